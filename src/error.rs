@@ -1,0 +1,113 @@
+//! The one error type that crosses module and process borders.
+//!
+//! An error is an errno (0 where no system call is at fault) and a line of text that says what was being done, on what,
+//! and why it failed. Context is put in front of the text as the error travels up, so the line reads from the outside
+//! in, and it is never logged on the way. Because it is a number and a string, it crosses the sync pipe whole.
+
+use std::fmt;
+
+/// What every fallible function of this crate returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failure, told in one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    errno: i32,
+    text: String,
+}
+
+impl Error {
+    /// A failure that no system call caused: a bad value, a broken rule.
+    pub fn new(text: impl Into<String>) -> Self {
+        Error { errno: 0, text: text.into() }
+    }
+
+    /// A failed system call: `what` says what was being done and on what.
+    pub fn from_errno(errno: i32, what: impl fmt::Display) -> Self {
+        Error { errno, text: format!("{what}: {}", strerror(errno)) }
+    }
+
+    /// The errno of the system call at fault, 0 if there is none.
+    pub fn errno(&self) -> i32 {
+        self.errno
+    }
+
+    /// Puts what was being done in front of the text.
+    #[must_use]
+    pub fn context(mut self, what: impl fmt::Display) -> Self {
+        self.text = format!("{what}: {}", self.text);
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    /// Prints exactly one line: engines read the error of a runtime line by line, and a path of the container must not
+    /// be able to add lines of its own.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in self.text.split_inclusive(|c: char| c.is_control()) {
+            match part.chars().last() {
+                Some(c) if c.is_control() => {
+                    f.write_str(&part[..part.len() - c.len_utf8()])?;
+                    write!(f, "{}", c.escape_default())?;
+                }
+                _ => f.write_str(part)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<std::io::Error> for Error {
+    fn from(e: std::io::Error) -> Self {
+        match e.raw_os_error() {
+            Some(errno) => Error { errno, text: strerror(errno) },
+            None => Error::new(e.to_string()),
+        }
+    }
+}
+
+/// Adds context to a failed result.
+pub trait Context<T> {
+    /// Says what was being done; the text is made only where there is an error.
+    fn context<D: fmt::Display>(self, what: impl FnOnce() -> D) -> Result<T>;
+}
+
+impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
+    fn context<D: fmt::Display>(self, what: impl FnOnce() -> D) -> Result<T> {
+        self.map_err(|e| e.into().context(what()))
+    }
+}
+
+/// The kernel's words for an errno, in lower case as engines match them.
+fn strerror(errno: i32) -> String {
+    let text = std::io::Error::from_raw_os_error(errno).to_string();
+    let words = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = words.chars();
+    match (chars.next(), chars.next()) {
+        // "No such file" but not "RFS specific error": an acronym stays as it is.
+        (Some(first), Some(second)) if second.is_lowercase() || second == ' ' => {
+            first.to_lowercase().chain(words.chars().skip(1)).collect()
+        }
+        _ => words.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn context_reads_from_the_outside_in() {
+        let e = Error::from_errno(libc::ENOSPC, "mount tmpfs on /data").context("cannot create container");
+        assert_eq!(e.to_string(), "cannot create container: mount tmpfs on /data: no space left on device");
+        assert_eq!(e.errno(), libc::ENOSPC);
+    }
+
+    #[test]
+    fn a_line_stays_one_line() {
+        let e = Error::new("bad path \"a\nb\u{1b}[31m\"");
+        assert_eq!(e.to_string(), "bad path \"a\\nb\\u{1b}[31m\"");
+    }
+}
