@@ -13,7 +13,7 @@ $(BIN): FORCE
 FORCE:
 
 test:
-	cargo test --locked
+	cargo test --locked --all-targets
 
 lint:
 	cargo fmt --check
