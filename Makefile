@@ -1,6 +1,6 @@
 # Needs root (or installed packages) and a Rust toolchain; see README.md.
 PREFIX ?= /usr/local
-BIN := target/release/vessel
+BIN := target/vessel
 
 .PHONY: all test lint ci install clean
 

@@ -10,7 +10,7 @@ use std::fmt;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A failure, told in one line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Error {
     errno: i32,
     text: String,
@@ -65,6 +65,18 @@ impl From<std::io::Error> for Error {
             Some(errno) => Error { errno, text: strerror(errno) },
             None => Error::new(e.to_string()),
         }
+    }
+}
+
+impl From<nix::errno::Errno> for Error {
+    fn from(e: nix::errno::Errno) -> Self {
+        Error { errno: e as i32, text: strerror(e as i32) }
+    }
+}
+
+impl From<rustix::io::Errno> for Error {
+    fn from(e: rustix::io::Errno) -> Self {
+        Error { errno: e.raw_os_error(), text: strerror(e.raw_os_error()) }
     }
 }
 

@@ -1,0 +1,3 @@
+//! The program inside the containers of the tests.
+
+fn main() {}

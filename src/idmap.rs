@@ -1,0 +1,1 @@
+//! User namespaces' id mappings (config-linux.md, "User namespace mappings").

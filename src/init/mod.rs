@@ -1,0 +1,1 @@
+//! What happens inside the new process, in order.

@@ -1,0 +1,1 @@
+//! Namespaces: which are made and which are joined (config-linux.md, "Namespaces").
