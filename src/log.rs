@@ -4,7 +4,11 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
 
 use crate::error::{Context, Error, Result};
 
@@ -31,51 +35,85 @@ impl std::str::FromStr for Format {
 
 /// Where messages go.
 #[derive(Debug)]
-pub struct Log {
+struct Log {
     file: Option<File>,
     format: Format,
+    debug: bool,
+}
+
+/// The log of this process: every layer may have something to say, and there is one place for it.
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// What is used before the flags are read.
+static PLAIN: Log = Log { file: None, format: Format::Text, debug: false };
+
+/// Sends messages to `path`, appended to and made with mode 0644 where it is missing; without a path, to standard error.
+/// With `debug`, what [`debug`] says is written too.
+pub fn open(path: Option<&Path>, format: Format, debug: bool) -> Result<()> {
+    let open = |path: &Path| {
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o644)
+            .custom_flags(libc::O_CLOEXEC)
+            .open(path)
+            .context(|| format!("cannot open the log file {} (--log)", path.display()))
+    };
+    // A second log would be a mistake of ours, and the first one still takes every message.
+    let _ = LOG.set(Log { file: path.map(open).transpose()?, format, debug });
+    Ok(())
+}
+
+fn log() -> &'static Log {
+    LOG.get().unwrap_or(&PLAIN)
+}
+
+/// Says what is being done, where `--debug` asks for it.
+pub fn debug<D: std::fmt::Display>(text: impl FnOnce() -> D) {
+    if log().debug {
+        log().write(&log().line("debug", &text().to_string(), None));
+    }
+}
+
+/// Says that something was left out or passed over, and the command goes on.
+pub fn warn(text: &str) {
+    log().write(&log().line("warning", text, None));
+}
+
+/// Reports the failure of a command: one line in the log, and one on standard error for whoever ran it by hand.
+pub fn failure(error: &Error) {
+    let text = error.to_string();
+    log().write(&log().line("error", &text, Some(&code(error))));
+    if log().file.is_some() {
+        let _ = writeln!(std::io::stderr(), "{text}");
+    }
+}
+
+/// A name for the cause that does not change with the words: of the system call's error, where one is at fault.
+fn code(error: &Error) -> String {
+    match error.errno() {
+        0 => "FAILED".to_string(),
+        errno => format!("{:?}", nix::errno::Errno::from_raw(errno)),
+    }
 }
 
 impl Log {
-    /// A log to `path`, appended to and made with mode 0644 where it is missing; without a path, to standard error.
-    pub fn open(path: Option<&str>, format: Format) -> Result<Log> {
-        let file = match path {
-            None | Some("") => None,
-            Some(path) => Some(
-                OpenOptions::new()
-                    .create(true)
-                    .append(true)
-                    .mode(0o644)
-                    .custom_flags(libc::O_CLOEXEC)
-                    .open(path)
-                    .context(|| format!("cannot open the log file {path} (--log)"))?,
-            ),
+    /// Writes a line at once, so that lines of several processes do not mix. There is nowhere left to report that it
+    /// cannot be written.
+    fn write(&self, line: &str) {
+        let _ = match self.file.as_ref() {
+            Some(mut file) => file.write_all(line.as_bytes()),
+            None => std::io::stderr().write_all(line.as_bytes()),
         };
-        Ok(Log { file, format })
     }
 
-    /// Reports the failure of a command: one line in the log, and one on standard error for whoever ran it by hand.
-    pub fn failure(&self, error: &Error) {
-        let text = error.to_string();
-        let line = self.line("error", &text, &rfc3339(SystemTime::now()));
-        match &self.file {
-            Some(file) => {
-                let mut file = file;
-                // There is nowhere left to report that the report cannot be written.
-                let _ = file.write_all(line.as_bytes());
-                let _ = writeln!(std::io::stderr(), "{text}");
-            }
-            None => {
-                let _ = std::io::stderr().write_all(line.as_bytes());
-            }
-        }
-    }
-
-    fn line(&self, level: &str, msg: &str, time: &str) -> String {
-        match self.format {
-            Format::Text => format!("time=\"{time}\" level={level} msg={}\n", serde_json::Value::from(msg)),
-            Format::Json => {
-                format!("{}\n", serde_json::json!({"level": level, "msg": msg, "time": time}))
+    fn line(&self, level: &str, msg: &str, code: Option<&str>) -> String {
+        let time = rfc3339(SystemTime::now());
+        match (self.format, code) {
+            (Format::Text, _) => format!("time=\"{time}\" level={level} msg={}\n", serde_json::Value::from(msg)),
+            (Format::Json, None) => format!("{}\n", json!({"level": level, "msg": msg, "time": time})),
+            (Format::Json, Some(code)) => {
+                format!("{}\n", json!({"code": code, "level": level, "msg": msg, "time": time}))
             }
         }
     }
@@ -126,9 +164,16 @@ mod tests {
 
     #[test]
     fn json_lines_have_the_keys_that_engines_read() {
-        let log = Log { file: None, format: Format::Json };
-        let line = log.line("error", "say \"no\"", "2026-01-02T03:04:05Z");
-        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(value, serde_json::json!({"level": "error", "msg": "say \"no\"", "time": "2026-01-02T03:04:05Z"}));
+        let log = Log { file: None, format: Format::Json, debug: false };
+        let mut value: serde_json::Value =
+            serde_json::from_str(&log.line("error", "say \"no\"", Some("EPERM"))).unwrap();
+        assert!(value["time"].take().as_str().unwrap().ends_with('Z'));
+        assert_eq!(value, json!({"code": "EPERM", "level": "error", "msg": "say \"no\"", "time": null}));
+    }
+
+    #[test]
+    fn the_code_names_the_error() {
+        assert_eq!(code(&Error::from_errno(libc::ENOENT, "open x")), "ENOENT");
+        assert_eq!(code(&Error::new("wrong")), "FAILED");
     }
 }

@@ -1,119 +1,172 @@
 //! The command line: one file per command. It parses as runc does, asks the layers below, and prints.
 
+mod create;
+mod delete;
+mod exec;
+mod globals;
+mod kill;
+mod lex;
+mod list;
+mod pause;
+mod ps;
+mod resume;
+mod run;
 mod spec;
+mod start;
+mod state;
+mod verb;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, Command};
+use clap::ArgMatches;
 
-use crate::error::{Context, Error, Result};
-use crate::log::{Format, Log};
+use crate::error::{Error, Result};
+use crate::log;
+use verb::{Call, Verb, print};
+
+/// Every command, in the order of the help.
+const VERBS: &[Verb] = &[
+    create::VERB,
+    delete::VERB,
+    exec::VERB,
+    kill::VERB,
+    list::VERB,
+    pause::VERB,
+    ps::VERB,
+    resume::VERB,
+    run::VERB,
+    spec::VERB,
+    start::VERB,
+    state::VERB,
+];
+
+/// Commands of runc that vessel does not have. Engines probe for some by their `--help`, which must fail then.
+const MISSING: &[&str] = &["checkpoint", "events", "restore", "update"];
 
 /// Runs the command that the arguments of this process ask for.
 pub fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
-    let command = command();
-    let matches = match command.clone().try_get_matches_from(with_two_dashes(&command, args)) {
-        Ok(matches) => matches,
-        Err(e) if !e.use_stderr() => {
-            let _ = e.print();
-            return ExitCode::SUCCESS;
-        }
-        Err(e) => {
-            // clap's text has several paragraphs; the first line says what is wrong.
-            let text = e.to_string();
-            let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-            eprintln!("{}", Error::new(format!("vessel: {line} (see vessel --help)")));
-            return ExitCode::FAILURE;
-        }
+    let args = std::env::args_os().skip(1);
+    let (code, failure) = match answer(args) {
+        Ok(code) => (code, None),
+        Err(Failure { code, error }) => (code, Some(error)),
     };
-    let log = match open_log(&matches) {
-        Ok(log) => log,
-        Err(e) => {
-            eprintln!("{e}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match run(&matches) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            log.failure(&e);
-            ExitCode::FAILURE
-        }
+    if let Some(error) = failure {
+        log::failure(&error);
+    }
+    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+/// What went wrong, and the exit code that says so.
+struct Failure {
+    code: i32,
+    error: Error,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure { code: 1, error }
     }
 }
 
-fn open_log(matches: &clap::ArgMatches) -> Result<Log> {
-    let format: Format = matches.get_one::<String>("log-format").map_or("text", String::as_str).parse()?;
-    Log::open(matches.get_one::<String>("log").map(String::as_str), format)
+fn answer(args: impl Iterator<Item = OsString>) -> Result<i32, Failure> {
+    let (globals, mut rest) = globals::read(args)?;
+    if globals.version {
+        print(globals::VERSION);
+        return Ok(0);
+    }
+    // Only a log that opens can take what follows.
+    log::open(globals.log.as_deref(), globals.log_format, globals.debug)?;
+    if globals.help || rest.is_empty() {
+        print(&globals::help());
+        return Ok(0);
+    }
+    let mut name = rest.remove(0).to_string_lossy().into_owned();
+    if name == "help" || name == "h" {
+        if rest.is_empty() {
+            print(&globals::help());
+            return Ok(0);
+        }
+        name = rest.remove(0).to_string_lossy().into_owned();
+        rest = vec!["--help".into()];
+    }
+    if MISSING.contains(&name.as_str()) {
+        return Err(Error::new(format!("{name} is not supported by this version of vessel")).into());
+    }
+    let Some(verb) = VERBS.iter().find(|v| v.name == name) else {
+        return Err(Error::new(format!("No help topic for '{name}'")).into());
+    };
+    let (matches, args) = match understand(verb, rest) {
+        Ok(Some(understood)) => understood,
+        Ok(None) => {
+            print(&verb.help());
+            return Ok(0);
+        }
+        Err(usage) => {
+            print(&format!("Incorrect Usage{}\n\n{}", usage.headline, verb.help()));
+            return Err(Error::new(usage.fault).into());
+        }
+    };
+    let call = Call { host: globals.host()?, matches, args };
+    log::debug(|| format!("vessel {name} with the state under {}", call.host.root.display()));
+    // A failure of exec must not be taken for an exit code of the program.
+    (verb.run)(&call).map_err(|error| Failure { code: if name == exec::VERB.name { 255 } else { 1 }, error })
 }
 
-fn run(matches: &clap::ArgMatches) -> Result<()> {
-    match matches.subcommand() {
-        Some((spec::NAME, matches)) => spec::run(matches).context(|| "spec"),
-        Some((name, _)) => Err(Error::new(format!("No help topic for '{name}'"))),
-        None => command().print_help().context(|| "cannot print the help"),
+/// How a command was called wrongly: what its help is headed with, and what is reported.
+#[derive(Debug)]
+struct Usage {
+    headline: String,
+    fault: String,
+}
+
+impl From<String> for Usage {
+    fn from(fault: String) -> Self {
+        Usage { headline: format!(": {fault}"), fault }
     }
 }
 
-fn command() -> Command {
-    Command::new("vessel")
-        .about("Runs containers as the Open Container Initiative describes them")
-        .version(VERSION)
-        // Engines put global flags before the command, and some repeat them: the last one holds.
-        .args_override_self(true)
-        .allow_external_subcommands(true)
-        .disable_help_subcommand(true)
-        .arg(Arg::new("log").long("log").value_name("FILE").help("append messages to FILE"))
-        .arg(Arg::new("log-format").long("log-format").value_name("FORMAT").help("text (default) or json"))
-        .arg(
-            Arg::new("version")
-                .short('v')
-                .long("version")
-                .action(ArgAction::Version)
-                .help("print the version of vessel and of the specification"),
-        )
-        .disable_version_flag(true)
-        .subcommand(spec::command())
-}
-
-/// The lines of `--version`. Engines look for the word "version" and for a line that begins with "commit:".
-const VERSION: &str =
-    concat!("version ", env!("CARGO_PKG_VERSION"), "\ncommit: ", env!("VESSEL_COMMIT"), "\nspec: 1.3.0");
-
-/// Gives long flags with one dash their second one, as runc accepts both and engines send both. Arguments of a program
-/// (behind `--`) stay as they are.
-fn with_two_dashes(command: &Command, args: Vec<String>) -> Vec<String> {
-    let known = |name: &str| {
-        let own = |c: &Command| c.get_arguments().any(|a| a.get_long() == Some(name));
-        name == "help" || own(command) || command.get_subcommands().any(own)
-    };
-    let mut behind = false;
-    args.into_iter()
-        .map(|arg| {
-            behind |= arg == "--";
-            let name = arg.strip_prefix('-').unwrap_or_default().split('=').next().unwrap_or_default();
-            if !behind && name.len() > 1 && known(name) { format!("-{arg}") } else { arg }
-        })
-        .collect()
+/// The flags and arguments of a command; none where its help is wanted.
+fn understand(verb: &Verb, args: Vec<OsString>) -> Result<Option<(ArgMatches, Vec<OsString>)>, Usage> {
+    let lexed = lex::lex(&verb.command(), verb.flags_first, args)?;
+    if lexed.help {
+        return Ok(None);
+    }
+    if let Some(fault) = verb.count.fault(lexed.positionals.len()) {
+        let fault = format!("vessel: \"{}\" {fault}", verb.name);
+        return Err(Usage { headline: ".".to_string(), fault });
+    }
+    Ok(Some((lex::matches(verb.command(), lexed.flags)?, lexed.positionals)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn dashes(args: &[&str]) -> Vec<String> {
-        with_two_dashes(&command(), args.iter().map(ToString::to_string).collect())
-    }
-
-    #[test]
-    fn long_flags_may_have_one_dash() {
-        assert_eq!(dashes(&["vessel", "-log-format=json", "-v"]), ["vessel", "--log-format=json", "-v"]);
-        assert_eq!(dashes(&["vessel", "--", "-log"]), ["vessel", "--", "-log"]);
-    }
-
     #[test]
     fn the_command_line_is_well_formed() {
-        command().debug_assert();
+        for verb in VERBS {
+            verb.command().debug_assert();
+            let help = verb.help();
+            assert!(help.starts_with(&format!("NAME:\n   vessel {} - ", verb.name)), "{help}");
+        }
+    }
+
+    #[test]
+    fn faults_of_use_have_runcs_words() {
+        for (line, fault) in [
+            ("start", "vessel: \"start\" requires exactly 1 argument(s)"),
+            ("start a b", "vessel: \"start\" requires exactly 1 argument(s)"),
+            ("kill", "vessel: \"kill\" requires a minimum of 1 argument(s)"),
+            ("kill a b c", "vessel: \"kill\" requires a maximum of 2 argument(s)"),
+            ("exec", "vessel: \"exec\" requires a minimum of 1 argument(s)"),
+            ("start --no-such a", "flag provided but not defined: -no-such"),
+            ("create --bundle", "flag needs an argument: -bundle"),
+        ] {
+            let mut args = line.split(' ').map(OsString::from);
+            let name = args.next().unwrap();
+            let verb = VERBS.iter().find(|v| name == v.name).unwrap();
+            assert_eq!(understand(verb, args.collect()).unwrap_err().fault, fault, "{line}");
+        }
     }
 }

@@ -3,29 +3,26 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
-
+use super::lex::switch;
+use super::verb::{Call, Count, Verb, bundle};
 use crate::error::{Context, Error, Result};
 use crate::spec::example;
 
-pub(super) const NAME: &str = "spec";
+pub(super) const VERB: Verb = Verb {
+    name: "spec",
+    about: "write a config.json to begin with",
+    args: "",
+    count: Count::Exactly(0),
+    flags_first: false,
+    flags: || {
+        vec![bundle(), switch("rootless", ' ', "for a container of an ordinary user: your own ids become root's")]
+    },
+    run,
+};
 
-pub(super) fn command() -> Command {
-    Command::new(NAME)
-        .about("Write a config.json to begin with")
-        .arg(Arg::new("bundle").short('b').long("bundle").value_name("DIR").help("the bundle (default: here)"))
-        .arg(
-            Arg::new("rootless")
-                .long("rootless")
-                .action(ArgAction::SetTrue)
-                .help("for a container of an ordinary user: your own ids become root's"),
-        )
-}
-
-pub(super) fn run(matches: &ArgMatches) -> Result<()> {
-    let bundle = std::path::Path::new(matches.get_one::<String>("bundle").map_or(".", String::as_str));
-    let path = bundle.join("config.json");
-    let ids = matches.get_flag("rootless").then(|| {
+fn run(call: &Call) -> Result<i32> {
+    let path = call.path("bundle").unwrap_or_default().join("config.json");
+    let ids = call.switch("rootless").then(|| {
         // The owner of our own entry in /proc is our effective id.
         use std::os::unix::fs::MetadataExt;
         std::fs::metadata("/proc/self").map(|m| (m.uid(), m.gid()))
@@ -44,5 +41,6 @@ pub(super) fn run(matches: &ArgMatches) -> Result<()> {
         }
         Err(e) => return Err(Error::from(e).context(format!("cannot create {}", path.display()))),
     };
-    file.write_all(text.as_bytes()).context(|| format!("cannot write {}", path.display()))
+    file.write_all(text.as_bytes()).context(|| format!("cannot write {}", path.display()))?;
+    Ok(0)
 }

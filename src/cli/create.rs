@@ -1,0 +1,51 @@
+//! `vessel create`.
+
+use clap::Arg;
+
+use super::globals::prepare_root;
+use super::lex::switch;
+use super::verb::{Call, Count, Verb, bundle, handover, pid_file};
+use crate::container::{self, CreateRequest};
+use crate::error::Result;
+
+pub(super) const VERB: Verb = Verb {
+    name: "create",
+    about: "create a container",
+    args: "<container-id>",
+    count: Count::Exactly(1),
+    flags_first: false,
+    flags,
+    run,
+};
+
+/// The flags of `create`, which are flags of `run` too.
+pub(super) fn flags() -> Vec<Arg> {
+    let mut flags = vec![
+        bundle(),
+        pid_file(),
+        switch("no-pivot", ' ', "move the root into place in place of pivot_root (for a root on a ramdisk)"),
+        switch("no-new-keyring", ' ', "keep the caller's session keyring"),
+    ];
+    flags.extend(handover());
+    flags
+}
+
+/// What these flags ask for.
+pub(super) fn request(call: &Call) -> Result<CreateRequest> {
+    Ok(CreateRequest {
+        id: call.id(),
+        bundle: call.absolute("bundle")?.unwrap_or_default(),
+        console_socket: call.absolute("console-socket")?,
+        pidfd_socket: call.absolute("pidfd-socket")?,
+        pid_file: call.absolute("pid-file")?,
+        no_pivot: call.switch("no-pivot"),
+        no_new_keyring: call.switch("no-new-keyring"),
+        preserve_fds: call.number("preserve-fds")?,
+    })
+}
+
+fn run(call: &Call) -> Result<i32> {
+    prepare_root(&call.host)?;
+    container::create(&call.host, &request(call)?)?;
+    Ok(0)
+}

@@ -1,0 +1,21 @@
+//! `vessel delete`.
+
+use super::lex::switch;
+use super::verb::{Call, Count, Verb};
+use crate::container;
+use crate::error::Result;
+
+pub(super) const VERB: Verb = Verb {
+    name: "delete",
+    about: "delete a container that is stopped, and what it held",
+    args: "<container-id>",
+    count: Count::Exactly(1),
+    flags_first: false,
+    flags: || vec![switch("force", 'f', "end the container if it still runs; one that is not there is no error")],
+    run,
+};
+
+fn run(call: &Call) -> Result<i32> {
+    container::delete(&call.host, &call.id(), call.switch("force"))?;
+    Ok(0)
+}

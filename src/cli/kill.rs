@@ -1,0 +1,85 @@
+//! `vessel kill`.
+
+use nix::sys::signal::Signal;
+
+use super::lex::switch;
+use super::verb::{Call, Count, Verb};
+use crate::container;
+use crate::error::{Error, Result};
+
+pub(super) const VERB: Verb = Verb {
+    name: "kill",
+    about: "send a signal (default: SIGTERM) to the container's init process",
+    args: "<container-id> [signal]",
+    count: Count::Between(1, 2),
+    flags_first: true,
+    flags: || vec![switch("all", 'a', "send it to every process of the container")],
+    run,
+};
+
+fn run(call: &Call) -> Result<i32> {
+    let signal = match call.args.get(1) {
+        Some(name) if !name.is_empty() => parse(&name.to_string_lossy())?,
+        _ => libc::SIGTERM,
+    };
+    container::kill(&call.host, &call.id(), signal, call.switch("all"))?;
+    Ok(0)
+}
+
+/// A signal by number or by name, in any case, with SIG or without; real-time signals as RTMIN+n and RTMAX-n.
+fn parse(text: &str) -> Result<i32> {
+    let unknown = || Error::new(format!("unknown signal {text:?}"));
+    if let Ok(number) = text.parse() {
+        return if (0..=libc::SIGRTMAX()).contains(&number) { Ok(number) } else { Err(unknown()) };
+    }
+    let upper = text.to_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let (min, max) = (libc::SIGRTMIN(), libc::SIGRTMAX());
+    let offset = |n: &str| n.parse::<u8>().ok().filter(|_| n.starts_with(|c: char| c.is_ascii_digit())).map(i32::from);
+    let number = match name {
+        "RTMIN" => Some(min),
+        "RTMAX" => Some(max),
+        "CLD" => Some(libc::SIGCHLD),
+        "POLL" => Some(libc::SIGIO),
+        "IOT" => Some(libc::SIGABRT),
+        _ => match (name.strip_prefix("RTMIN+"), name.strip_prefix("RTMAX-")) {
+            (Some(n), _) => offset(n).map(|n| min + n),
+            (_, Some(n)) => offset(n).map(|n| max - n),
+            _ => return format!("SIG{name}").parse::<Signal>().map(|s| s as i32).map_err(|_| unknown()),
+        }
+        .filter(|n| (min..=max).contains(n)),
+    };
+    number.ok_or_else(unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_numbers_and_names() {
+        let (min, max) = (libc::SIGRTMIN(), libc::SIGRTMAX());
+        for (text, want) in [
+            ("9", Some(9)),
+            ("0", Some(0)),
+            ("64", Some(64)),
+            ("KILL", Some(libc::SIGKILL)),
+            ("SIGKILL", Some(libc::SIGKILL)),
+            ("sigwinch", Some(libc::SIGWINCH)),
+            ("Hup", Some(libc::SIGHUP)),
+            ("CLD", Some(libc::SIGCHLD)),
+            ("RTMIN", Some(min)),
+            ("SIGRTMIN+3", Some(min + 3)),
+            ("rtmax-2", Some(max - 2)),
+            ("RTMIN+99", None),
+            ("RTMIN++1", None),
+            ("65", None),
+            ("-9", None),
+            ("SIG", None),
+            ("FOO", None),
+        ] {
+            assert_eq!(parse(text).ok(), want, "{text}");
+        }
+        assert_eq!(parse("FOO").unwrap_err().to_string(), "unknown signal \"FOO\"");
+    }
+}

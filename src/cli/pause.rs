@@ -1,0 +1,20 @@
+//! `vessel pause`.
+
+use super::verb::{Call, Count, Verb};
+use crate::container;
+use crate::error::Result;
+
+pub(super) const VERB: Verb = Verb {
+    name: "pause",
+    about: "suspend all processes of a container",
+    args: "<container-id>",
+    count: Count::Exactly(1),
+    flags_first: false,
+    flags: Vec::new,
+    run,
+};
+
+fn run(call: &Call) -> Result<i32> {
+    container::pause(&call.host, &call.id())?;
+    Ok(0)
+}

@@ -1,0 +1,43 @@
+//! `vessel run`.
+
+use clap::Arg;
+
+use super::create;
+use super::globals::prepare_root;
+use super::lex::switch;
+use super::verb::{Call, Count, Verb};
+use crate::container::{self, RunRequest};
+use crate::error::Result;
+
+pub(super) const VERB: Verb = Verb {
+    name: "run",
+    about: "create and run a container",
+    args: "<container-id>",
+    count: Count::Exactly(1),
+    flags_first: false,
+    flags,
+    run,
+};
+
+fn flags() -> Vec<Arg> {
+    let mut flags = create::flags();
+    flags.extend([
+        switch("detach", 'd', "return as soon as the program runs"),
+        switch("keep", ' ', "do not delete the container when its program ends"),
+        switch("no-subreaper", ' ', "do not adopt orphans of the container"),
+    ]);
+    flags
+}
+
+fn run(call: &Call) -> Result<i32> {
+    prepare_root(&call.host)?;
+    container::run(
+        &call.host,
+        &RunRequest {
+            create: create::request(call)?,
+            detach: call.switch("detach"),
+            keep: call.switch("keep"),
+            no_subreaper: call.switch("no-subreaper"),
+        },
+    )
+}
