@@ -1,10 +1,156 @@
 //! Keeps the runtime's own binary out of reach: a process of a container that gets hold of /proc/PID/exe of the runtime
 //! must not be able to write the host's file (CVE-2019-5736).
+//!
+//! The program runs again from an overlay that has lower layers only: the kernel forces such a file system read-only and
+//! never lets it be remounted otherwise, and it costs no copy. Where it cannot be made, from a sealed copy in memory.
 
-use crate::error::{Error, Result};
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, MemfdFlags, SealFlags, StatFs};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+
+use crate::error::{Context, Error, Result};
+use crate::sys;
+
+const EXE: &str = "/proc/self/exe";
+const OVERLAY_MAGIC: i64 = 0x794c_7630;
 
 /// Runs this program again from a view of its binary that nobody can write, unless it already does. Called first thing by
-/// create, run and exec.
+/// create, run and exec, while the process has one thread and nothing is open that matters.
 pub fn ensure() -> Result<()> {
-    Err(Error::new("sealing is not built yet"))
+    let view = rustix::fs::statfs(EXE).context(|| format!("cannot examine {EXE} (is /proc mounted?)"))?;
+    if is_our_overlay(&view) {
+        return Ok(());
+    }
+    // What hinders the overlay (rights, a kernel without it, a replaced binary) does not hinder the copy.
+    if let Ok((mount, name)) = overlay() {
+        let _ = sys::seal::exec_again(mount.as_fd(), &name);
+    }
+    let exe = File::open(EXE).context(|| format!("cannot open {EXE}"))?;
+    if is_sealed(exe.as_fd()) {
+        // The kernel names a program that is executed by descriptor after the descriptor's number.
+        let _ = rustix::thread::set_name(c"vessel");
+        return Ok(());
+    }
+    let copy = copy(&exe).context(|| "cannot make a sealed copy of the runtime (does vm.memfd_noexec forbid it?)")?;
+    sys::seal::exec_again(copy.as_fd(), c"").context(|| "cannot run again from a sealed copy of the runtime")?;
+    Ok(())
+}
+
+/// The attributes of our overlay's mount. Together with a read-only superblock no other overlay has them all: one that
+/// merely happens to be mounted read-only, as the root of a container may be, is still writable beneath.
+const ATTRIBUTES: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
+    .union(MountAttrFlags::MOUNT_ATTR_NODIRATIME)
+    .union(MountAttrFlags::from_bits_retain(MOUNT_ATTR_NOSYMFOLLOW));
+const MOUNT_ATTR_NOSYMFOLLOW: u32 = 0x0020_0000;
+
+fn is_our_overlay(view: &StatFs) -> bool {
+    // The kernel's ST_* of statfs(2); libc lacks the last one.
+    const FLAGS: i64 =
+        (libc::ST_RDONLY | libc::ST_NOSUID | libc::ST_NODEV | libc::ST_NODIRATIME | ST_NOSYMFOLLOW) as i64;
+    const ST_NOSYMFOLLOW: u64 = 0x2000;
+    view.f_type == OVERLAY_MAGIC && view.f_flags & FLAGS == FLAGS
+}
+
+/// A detached overlay of the directory of the binary, and the binary's name there.
+fn overlay() -> Result<(OwnedFd, CString)> {
+    let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let path = std::fs::read_link(EXE)?;
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Error::new("the binary has no path"));
+    };
+    rustix::mount::fsconfig_set_string(&context, "lowerdir", layers(dir))?;
+    // Else the kernel logs at each mount that the layers' inode numbers do not fit together.
+    rustix::mount::fsconfig_set_string(&context, "xino", "off")?;
+    rustix::mount::fsconfig_create(&context)?;
+    let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, ATTRIBUTES)?;
+    let name = CString::new(name.as_bytes()).map_err(|_| Error::new("the binary has no path"))?;
+    verify(mount.as_fd(), &name)?;
+    Ok((mount, name))
+}
+
+/// The layers of the overlay, the directory of the binary on top. The kernel asks for two where none can be written, and
+/// neither may lie in the other.
+fn layers(dir: &Path) -> PathBuf {
+    let second = if dir.starts_with("/sys") { "/dev" } else { "/sys" };
+    let mut text = Vec::new();
+    for &byte in dir.as_os_str().as_bytes() {
+        if matches!(byte, b'\\' | b':') {
+            text.push(b'\\');
+        }
+        text.push(byte);
+    }
+    text.push(b':');
+    text.extend(second.as_bytes());
+    PathBuf::from(std::ffi::OsString::from_vec(text))
+}
+
+/// The overlay must show the very binary that runs, and be known to the process that runs from it.
+fn verify(mount: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    let there = rustix::fs::statat(mount, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let here = rustix::fs::stat(EXE)?;
+    let same = (there.st_ino, there.st_size, there.st_mtime, there.st_mtime_nsec)
+        == (here.st_ino, here.st_size, here.st_mtime, here.st_mtime_nsec);
+    if !same || !is_our_overlay(&rustix::fs::fstatfs(mount)?) {
+        return Err(Error::new("the overlay does not show the binary that runs"));
+    }
+    Ok(())
+}
+
+const SEALS: SealFlags = SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::WRITE);
+
+fn is_sealed(file: BorrowedFd<'_>) -> bool {
+    rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SEALS))
+}
+
+/// A copy of the binary in memory that can neither be written nor lose that quality.
+fn copy(exe: &File) -> Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let memory = match rustix::fs::memfd_create("vessel", flags | MemfdFlags::EXEC) {
+        // Before Linux 6.3 every memfd may be executed, and none says so.
+        Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create("vessel", flags),
+        other => other,
+    }?;
+    let size = exe.metadata()?.len();
+    let mut offset = 0;
+    while offset < size {
+        let rest = usize::try_from(size - offset).unwrap_or(usize::MAX);
+        if rustix::fs::sendfile(&memory, exe, Some(&mut offset), rest)? == 0 {
+            return Err(Error::new("the binary became shorter"));
+        }
+    }
+    rustix::fs::fcntl_add_seals(&memory, SEALS)?;
+    if !is_sealed(memory.as_fd()) {
+        return Err(Error::new("the kernel did not seal the copy"));
+    }
+    Ok(memory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+
+    #[test]
+    fn layers_are_escaped_and_never_overlap() {
+        for (dir, want) in
+            [("/usr/bin", "/usr/bin:/sys"), ("/odd:dir\\x", "/odd\\:dir\\\\x:/sys"), ("/sys/fs", "/sys/fs:/dev")]
+        {
+            assert_eq!(layers(Path::new(dir)).as_os_str(), OsStr::new(want));
+        }
+    }
+
+    #[test]
+    fn a_copy_is_whole_and_cannot_be_written() {
+        let exe = File::open(EXE).unwrap();
+        let memory = File::from(copy(&exe).unwrap());
+        assert_eq!(memory.metadata().unwrap().len(), exe.metadata().unwrap().len());
+        assert!(rustix::io::write(&memory, b"x").is_err());
+        assert!(is_sealed(memory.as_fd()) && !is_sealed(exe.as_fd()));
+    }
 }

@@ -4,5 +4,7 @@
 
 pub mod clone;
 pub mod fd;
+pub mod net;
 pub mod pidfd;
 pub mod proc;
+pub mod seal;
