@@ -38,6 +38,13 @@ impl Error {
         self.text = format!("{what}: {}", self.text);
         self
     }
+
+    /// Puts a remedy behind the text, in parentheses.
+    #[must_use]
+    pub fn hint(mut self, remedy: impl fmt::Display) -> Self {
+        self.text = format!("{} ({remedy})", self.text);
+        self
+    }
 }
 
 impl fmt::Display for Error {
