@@ -1,8 +1,36 @@
 //! CPU affinity (config.md, `process.execCPUAffinity`).
 
-use crate::error::{Error, Result};
+use super::list;
+use crate::error::Result;
+use crate::sys::sched;
 
-/// Runs the process only on these CPUs, a list as in `0-3,7`.
-pub fn apply(_cpus: &str) -> Result<()> {
-    Err(Error::new("affinity is not built yet"))
+/// Runs the process only on these CPUs, a list as in `0-3,7`. An empty list changes nothing.
+pub fn apply(cpus: &str) -> Result<()> {
+    let mask = list::parse(cpus).map_err(|e| e.context("process.execCPUAffinity"))?;
+    if mask.is_empty() {
+        return Ok(());
+    }
+    sched::set_affinity(&mask).map_err(|e| match e.errno() {
+        libc::EINVAL => e.context(format!("cannot run on CPUs {cpus}: none of them is in the cpuset and online")),
+        _ => e.context(format!("cannot run on CPUs {cpus}")),
+    })
+}
+
+/// Checks a list without applying it.
+pub fn check(cpus: &str) -> Result<()> {
+    list::parse(cpus).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_impossible_cpu_is_told() {
+        let e = apply("4000").unwrap_err();
+        assert_eq!(e.errno(), libc::EINVAL);
+        assert!(e.to_string().contains("CPUs 4000"), "{e}");
+        assert!(apply("").is_ok());
+        assert!(check("0-").is_err());
+    }
 }

@@ -2,6 +2,7 @@
 
 pub mod affinity;
 pub mod ioprio;
+pub mod list;
 pub mod mempolicy;
 pub mod oom;
 pub mod personality;

@@ -4,7 +4,17 @@ use crate::sys::proc::Proc;
 
 use crate::error::{Error, Result};
 
-/// Sets oom_score_adj of the process.
-pub fn apply(_proc: &Proc, _score: i32) -> Result<()> {
-    Err(Error::new("oom is not built yet"))
+/// Sets oom_score_adj of the process, -1000 to 1000. Before a user namespace is entered: to lower the score takes
+/// CAP_SYS_RESOURCE in the initial one.
+pub fn apply(proc: &Proc, score: i32) -> Result<()> {
+    if !(-1000..=1000).contains(&score) {
+        return Err(Error::new(format!("process.oomScoreAdj: {score} is not between -1000 and 1000")));
+    }
+    proc.write("self/oom_score_adj", score.to_string().as_bytes()).map_err(|e| match e.errno() {
+        libc::EACCES | libc::EPERM => {
+            let lowest = proc.read("self/oom_score_adj").unwrap_or_default();
+            e.context(format!("process.oomScoreAdj: a score below {} needs CAP_SYS_RESOURCE", lowest.trim()))
+        }
+        _ => e.context("process.oomScoreAdj"),
+    })
 }

@@ -4,7 +4,9 @@
 
 pub mod clone;
 pub mod fd;
+pub mod keyctl;
 pub mod net;
 pub mod pidfd;
 pub mod proc;
+pub mod sched;
 pub mod seal;
