@@ -1,5 +1,6 @@
 //! The command line: one file per command. It parses as runc does, asks the layers below, and prints.
 
+mod check;
 mod create;
 mod delete;
 mod exec;
@@ -27,6 +28,7 @@ use verb::{Call, Verb, print};
 
 /// Every command, in the order of the help.
 const VERBS: &[Verb] = &[
+    check::VERB,
     create::VERB,
     delete::VERB,
     exec::VERB,
