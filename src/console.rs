@@ -39,3 +39,13 @@ pub fn send_master(_socket: BorrowedFd<'_>, _master: &OwnedFd) -> Result<()> {
 pub fn adopt(_slave: OwnedFd) -> Result<()> {
     Err(Error::new("terminals are not built yet"))
 }
+
+/// Gives the standard streams to the process's user, as far as they are this container's own.
+pub fn own_streams(_uid: u32, _gid: u32) -> Result<()> {
+    Err(Error::new("terminals are not built yet"))
+}
+
+/// Sends a descriptor of a process to a socket (`--pidfd-socket`).
+pub fn send_pidfd(_path: &Path, _pidfd: &OwnedFd) -> Result<()> {
+    Err(Error::new("--pidfd-socket is not built yet"))
+}

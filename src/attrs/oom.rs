@@ -7,12 +7,21 @@ use crate::error::{Error, Result};
 /// Sets oom_score_adj of the process, -1000 to 1000. Before a user namespace is entered: to lower the score takes
 /// CAP_SYS_RESOURCE in the initial one.
 pub fn apply(proc: &Proc, score: i32) -> Result<()> {
+    write(proc, "self/oom_score_adj", score)
+}
+
+/// The same for process `pid`.
+pub fn apply_to(proc: &Proc, pid: i32, score: i32) -> Result<()> {
+    write(proc, &format!("{pid}/oom_score_adj"), score)
+}
+
+fn write(proc: &Proc, file: &str, score: i32) -> Result<()> {
     if !(-1000..=1000).contains(&score) {
         return Err(Error::new(format!("process.oomScoreAdj: {score} is not between -1000 and 1000")));
     }
-    proc.write("self/oom_score_adj", score.to_string().as_bytes()).map_err(|e| match e.errno() {
+    proc.write(file, score.to_string().as_bytes()).map_err(|e| match e.errno() {
         libc::EACCES | libc::EPERM => {
-            let lowest = proc.read("self/oom_score_adj").unwrap_or_default();
+            let lowest = proc.read(file).unwrap_or_default();
             e.context(format!("process.oomScoreAdj: a score below {} needs CAP_SYS_RESOURCE", lowest.trim()))
         }
         _ => e.context("process.oomScoreAdj"),

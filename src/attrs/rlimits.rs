@@ -1,15 +1,26 @@
 //! Resource limits (config.md, `process.rlimits`).
 
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use crate::error::{Error, Result};
 
 /// Sets all limits. Before a user namespace is entered: to raise a hard limit takes CAP_SYS_RESOURCE in the initial one.
 pub fn apply(rlimits: &[PosixRlimit]) -> Result<()> {
+    set(None, rlimits)
+}
+
+/// The same for process `pid`.
+pub fn apply_to(pid: i32, rlimits: &[PosixRlimit]) -> Result<()> {
+    set(Pid::from_raw(pid), rlimits)
+}
+
+fn set(pid: Option<Pid>, rlimits: &[PosixRlimit]) -> Result<()> {
     for (place, limit) in rlimits.iter().enumerate() {
-        setrlimit(resource(limit.typ()), limit.soft(), limit.hard())
-            .map_err(|e| explain(limit, e as i32).context(format!("process.rlimits[{place}]")))?;
+        let finite = |value| (value != libc::RLIM_INFINITY).then_some(value);
+        let new = Rlimit { current: finite(limit.soft()), maximum: finite(limit.hard()) };
+        prlimit(pid, resource(limit.typ()), new)
+            .map_err(|e| explain(limit, e.raw_os_error()).context(format!("process.rlimits[{place}]")))?;
     }
     Ok(())
 }
@@ -22,8 +33,8 @@ fn explain(limit: &PosixRlimit, errno: i32) -> Error {
         libc::EINVAL if limit.soft() > limit.hard() => {
             e.context(format!("the soft limit of {name} is above the hard one"))
         }
-        libc::EPERM => match getrlimit(resource(name)) {
-            Ok((_, have)) if limit.hard() > have => e.context(format!(
+        libc::EPERM => match getrlimit(resource(name)).maximum {
+            Some(have) if limit.hard() > have => e.context(format!(
                 "the hard limit of {name} is {}, asked for is {hard}, and raising it needs CAP_SYS_RESOURCE",
                 value(have)
             )),
@@ -35,27 +46,27 @@ fn explain(limit: &PosixRlimit, errno: i32) -> Error {
 }
 
 fn value(limit: u64) -> String {
-    if limit == RLIM_INFINITY { "unlimited".to_string() } else { limit.to_string() }
+    if limit == libc::RLIM_INFINITY { "unlimited".to_string() } else { limit.to_string() }
 }
 
 fn resource(name: PosixRlimitType) -> Resource {
     match name {
-        PosixRlimitType::RlimitCpu => Resource::RLIMIT_CPU,
-        PosixRlimitType::RlimitFsize => Resource::RLIMIT_FSIZE,
-        PosixRlimitType::RlimitData => Resource::RLIMIT_DATA,
-        PosixRlimitType::RlimitStack => Resource::RLIMIT_STACK,
-        PosixRlimitType::RlimitCore => Resource::RLIMIT_CORE,
-        PosixRlimitType::RlimitRss => Resource::RLIMIT_RSS,
-        PosixRlimitType::RlimitNproc => Resource::RLIMIT_NPROC,
-        PosixRlimitType::RlimitNofile => Resource::RLIMIT_NOFILE,
-        PosixRlimitType::RlimitMemlock => Resource::RLIMIT_MEMLOCK,
-        PosixRlimitType::RlimitAs => Resource::RLIMIT_AS,
-        PosixRlimitType::RlimitLocks => Resource::RLIMIT_LOCKS,
-        PosixRlimitType::RlimitSigpending => Resource::RLIMIT_SIGPENDING,
-        PosixRlimitType::RlimitMsgqueue => Resource::RLIMIT_MSGQUEUE,
-        PosixRlimitType::RlimitNice => Resource::RLIMIT_NICE,
-        PosixRlimitType::RlimitRtprio => Resource::RLIMIT_RTPRIO,
-        PosixRlimitType::RlimitRttime => Resource::RLIMIT_RTTIME,
+        PosixRlimitType::RlimitCpu => Resource::Cpu,
+        PosixRlimitType::RlimitFsize => Resource::Fsize,
+        PosixRlimitType::RlimitData => Resource::Data,
+        PosixRlimitType::RlimitStack => Resource::Stack,
+        PosixRlimitType::RlimitCore => Resource::Core,
+        PosixRlimitType::RlimitRss => Resource::Rss,
+        PosixRlimitType::RlimitNproc => Resource::Nproc,
+        PosixRlimitType::RlimitNofile => Resource::Nofile,
+        PosixRlimitType::RlimitMemlock => Resource::Memlock,
+        PosixRlimitType::RlimitAs => Resource::As,
+        PosixRlimitType::RlimitLocks => Resource::Locks,
+        PosixRlimitType::RlimitSigpending => Resource::Sigpending,
+        PosixRlimitType::RlimitMsgqueue => Resource::Msgqueue,
+        PosixRlimitType::RlimitNice => Resource::Nice,
+        PosixRlimitType::RlimitRtprio => Resource::Rtprio,
+        PosixRlimitType::RlimitRttime => Resource::Rttime,
     }
 }
 
@@ -84,7 +95,7 @@ mod tests {
             "STACK",
         ] {
             let name: PosixRlimitType = format!("RLIMIT_{name}").parse().unwrap();
-            assert_eq!(format!("{:?}", resource(name)), name.to_string());
+            assert_eq!(format!("RLIMIT_{:?}", resource(name)).to_uppercase(), name.to_string());
         }
     }
 

@@ -80,6 +80,11 @@ impl Cgroup {
         Err(Error::new("cgroups are not built yet"))
     }
 
+    /// Opens what a process needs to enter the cgroup that init `pid` is in, which may be below the container's own.
+    pub fn init_entry(&self, _pid: i32) -> Result<Entry> {
+        Err(Error::new("cgroups are not built yet"))
+    }
+
     /// Gives a user namespace's root the cgroup that the kernel lets it have (/sys/kernel/cgroup/delegate).
     pub fn delegate(&self, _uid: u32) -> Result<()> {
         Err(Error::new("cgroups are not built yet"))

@@ -1,9 +1,22 @@
 //! What a container is: its id, state, store and lifecycle (runtime.md).
 
+mod create;
+mod delete;
+mod exec;
+mod start;
+mod state;
+mod store;
+mod wait;
+
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use crate::cgroups::Driver;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
+use crate::foreground::{self, Signals};
+use crate::init::channel::Order;
+use crate::{seal, sys};
+use state::{Status, wrong};
 
 /// What the global flags say.
 #[derive(Clone, Debug)]
@@ -123,56 +136,147 @@ pub struct View {
 }
 
 /// Creates a container: it is `created` when this returns.
-pub fn create(_host: &Host, _request: &CreateRequest) -> Result<()> {
-    Err(Error::new("create is not built yet"))
+pub fn create(host: &Host, request: &CreateRequest) -> Result<()> {
+    protect(request.preserve_fds)?;
+    let mut made = create::make(host, request, create::Opener::Start)?;
+    made.channel.send(&Order::Created)?;
+    made.rollback.call_off();
+    Ok(())
+}
+
+/// The beginning of every command that makes a process in a container: the runtime's binary is out of its reach, and no
+/// descriptor of the caller goes on but those that are meant to.
+fn protect(preserve_fds: u32) -> Result<()> {
+    seal::ensure()?;
+    let first = create::preserved(preserve_fds, &create::listen_env())?;
+    sys::fd::cloexec_from(3 + first.cast_signed())
 }
 
 /// Creates and starts a container; in the foreground, waits for it. Returns the exit code.
-pub fn run(_host: &Host, _request: &RunRequest) -> Result<i32> {
-    Err(Error::new("run is not built yet"))
+pub fn run(host: &Host, request: &RunRequest) -> Result<i32> {
+    protect(request.create.preserve_fds)?;
+    let signals = if request.detach { None } else { Some(Signals::block(!request.no_subreaper)?) };
+    let mut made = create::make(host, &request.create, create::Opener::Run(request.detach))?;
+    made.channel.send(&Order::Start)?;
+    start::watch(&made.channel, &made.pidfd, &made.state)?;
+    made.rollback.call_off();
+    drop(made.channel);
+    start::poststart(&made.entry, &made.state)?;
+    let Some(signals) = signals else { return Ok(0) };
+    let status = foreground::wait(&signals, made.state.init_process_pid, &made.pidfd, made.terminal);
+    if !request.keep {
+        delete::destroy(&made.entry, &made.state)?;
+    }
+    status
 }
 
 /// Starts a created container.
-pub fn start(_host: &Host, _id: &str) -> Result<()> {
-    Err(Error::new("start is not built yet"))
+pub fn start(host: &Host, id: &str) -> Result<()> {
+    start::start(host, id)
 }
 
 /// Runs another process in a running container; in the foreground, waits for it. Returns the exit code.
-pub fn exec(_host: &Host, _request: &ExecRequest) -> Result<i32> {
-    Err(Error::new("exec is not built yet"))
+pub fn exec(host: &Host, request: &ExecRequest) -> Result<i32> {
+    protect(request.preserve_fds)?;
+    exec::exec(host, request)
 }
 
 /// Sends a signal to init, or (`all`) to every process.
-pub fn kill(_host: &Host, _id: &str, _signal: i32, _all: bool) -> Result<()> {
-    Err(Error::new("kill is not built yet"))
+pub fn kill(host: &Host, id: &str, signal: i32, all: bool) -> Result<()> {
+    let entry = store::open(host, id)?;
+    let state = entry.state()?;
+    let cgroup = &state.vessel.cgroup;
+    // A container that shares its pid namespace lives on without init: its processes are only in the cgroup.
+    if all || (signal == libc::SIGKILL && !state.vessel.pid_namespace) {
+        return match cgroup.kill(signal) {
+            Err(e) if e.errno() == libc::ENOENT => Ok(()),
+            done => done,
+        };
+    }
+    let Some(init) = state.init()? else { return Err(Error::new(format!("container not running: {id}"))) };
+    send(&init, signal)?;
+    if signal == libc::SIGKILL && !cgroup.unified && cgroup.frozen()? {
+        // A v1 freezer holds even SIGKILL back.
+        cgroup.thaw()?;
+    }
+    Ok(())
+}
+
+fn send(init: &OwnedFd, signal: i32) -> Result<()> {
+    match sys::pidfd::send_signal(init.as_fd(), signal) {
+        Err(e) if e.errno() == libc::ESRCH => Err(Error::new("container not running")),
+        done => done.context(|| format!("cannot send signal {signal} to the container's init")),
+    }
 }
 
 /// Deletes a stopped container; with `force` also a running one, and a missing one is no error.
-pub fn delete(_host: &Host, _id: &str, _force: bool) -> Result<()> {
-    Err(Error::new("delete is not built yet"))
+pub fn delete(host: &Host, id: &str, force: bool) -> Result<()> {
+    delete::delete(host, id, force)
 }
 
 /// The state of one container.
-pub fn state(_host: &Host, _id: &str) -> Result<View> {
-    Err(Error::new("state is not built yet"))
+pub fn state(host: &Host, id: &str) -> Result<View> {
+    let entry = store::open(host, id)?;
+    let state = entry.state()?;
+    Ok(state.view(state.status(&entry)?))
 }
 
 /// The states of all containers, by name. What is broken comes as an error.
-pub fn list(_host: &Host) -> Result<Vec<Result<View>>> {
-    Err(Error::new("list is not built yet"))
+pub fn list(host: &Host) -> Result<Vec<Result<View>>> {
+    let mut views = Vec::new();
+    for id in store::names(host)? {
+        let view = store::open(host, &id).and_then(|entry| {
+            let state = entry.state()?;
+            let mut view = state.view(state.status(&entry)?);
+            view.owner = owner(state.vessel.owner);
+            Ok(view)
+        });
+        match view {
+            // It was deleted, or is not there yet.
+            Err(e) if e.to_string().contains("does not exist") => {}
+            view => views.push(view),
+        }
+    }
+    Ok(views)
+}
+
+/// The name of a user by the host's /etc/passwd, else `#UID`.
+fn owner(uid: u32) -> String {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_string())
+    });
+    name.unwrap_or_else(|| format!("#{uid}"))
 }
 
 /// The pids of all processes of a container.
-pub fn pids(_host: &Host, _id: &str) -> Result<Vec<i32>> {
-    Err(Error::new("ps is not built yet"))
+pub fn pids(host: &Host, id: &str) -> Result<Vec<i32>> {
+    let state = store::open(host, id)?.state()?;
+    match state.vessel.cgroup.pids() {
+        Err(e) if e.errno() == libc::ENOENT => Ok(Vec::new()),
+        pids => pids,
+    }
 }
 
 /// Freezes a running container.
-pub fn pause(_host: &Host, _id: &str) -> Result<()> {
-    Err(Error::new("pause is not built yet"))
+pub fn pause(host: &Host, id: &str) -> Result<()> {
+    let entry = store::open_locked(host, id)?;
+    let state = entry.state()?;
+    match state.status(&entry)? {
+        Status::Running | Status::Created => state.vessel.cgroup.freeze(),
+        Status::Stopped => Err(Error::new(format!("container not running: {id}"))),
+        status => Err(wrong(status, &format!("cannot pause container {id}, which is not running"))),
+    }
 }
 
 /// Thaws a paused container.
-pub fn resume(_host: &Host, _id: &str) -> Result<()> {
-    Err(Error::new("resume is not built yet"))
+pub fn resume(host: &Host, id: &str) -> Result<()> {
+    let entry = store::open_locked(host, id)?;
+    let state = entry.state()?;
+    match state.status(&entry)? {
+        Status::Paused => state.vessel.cgroup.thaw(),
+        status => Err(wrong(status, &format!("cannot resume container {id}, which is not paused"))),
+    }
 }

@@ -1,1 +1,113 @@
-//! What happens inside the new process, in order.
+//! What happens inside the new process, in order: [`bootstrap`] makes it in its namespaces, [`setup`] builds the
+//! container around it, [`gate`] waits for `start`, [`finish`] gives the process its attributes and executes the program.
+//! [`join`] is the beginning for `exec`. [`channel`] shows what init and the runtime say to each other.
+
+pub mod bootstrap;
+pub mod channel;
+pub mod finish;
+pub mod gate;
+pub mod join;
+pub mod program;
+pub mod setup;
+
+use std::os::fd::OwnedFd;
+
+use oci_spec::runtime::{Hook, Linux, Process};
+
+use crate::error::{Error, Result};
+use crate::security::capabilities::Sets;
+use crate::security::seccomp::Filter;
+use crate::sys;
+use crate::sys::proc::Proc;
+use channel::{InitEnd, Order, Report};
+
+/// What becomes of the process, the same for `create` and `exec`.
+#[derive(Debug)]
+pub struct Program<'a> {
+    /// The process as the configuration has it.
+    pub process: &'a Process,
+    /// The Linux part of the configuration.
+    pub linux: &'a Linux,
+    /// Its capability sets.
+    pub capabilities: Sets,
+    /// Whether a seccomp filter will come over the channel.
+    pub seccomp: bool,
+    /// Whether the process is in a user namespace other than the runtime's.
+    pub user_namespace: bool,
+    /// How many descriptors beyond the standard streams it inherits.
+    pub preserve_fds: u32,
+    /// Variables that the runtime adds: LISTEN_FDS and LISTEN_PID.
+    pub extra_env: Vec<String>,
+    /// The name of its session keyring; none where it keeps the caller's.
+    pub keyring: Option<String>,
+    /// Hooks in the container's namespaces right before the program.
+    pub start_container: &'a [Hook],
+    /// The state that hooks in the container's namespaces get on their standard input, but for status and pid.
+    pub hook_state: serde_json::Value,
+}
+
+/// Init's side of the channel: messages that come before they are waited for are kept.
+#[derive(Debug)]
+pub struct Orders {
+    end: InitEnd,
+    filter: Option<Filter>,
+}
+
+impl Orders {
+    fn new(end: InitEnd) -> Self {
+        Orders { end, filter: None }
+    }
+
+    fn report(&self, report: &Report) -> Result<()> {
+        self.end.send(report)
+    }
+
+    /// The next order that is no filter. The runtime being gone ends init: nobody is left to tell.
+    fn next(&mut self) -> Result<Order> {
+        loop {
+            match self.end.receive()? {
+                None => sys::process::exit(1),
+                Some((Order::Filter(words, flags, notify), _)) => {
+                    let program = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+                    self.filter = Some(Filter { program, flags, notify });
+                }
+                Some((order, _)) => return Ok(order),
+            }
+        }
+    }
+
+    fn ask(&mut self, report: &Report) -> Result<Order> {
+        self.report(report)?;
+        self.next()
+    }
+
+    /// Reports why this process ends, and ends it.
+    fn fail(&self, error: Error) -> ! {
+        // Where the runtime is gone there is nobody to tell.
+        let _ = self.report(&Report::Failed(error));
+        sys::process::exit(1)
+    }
+}
+
+fn unexpected(order: &Order) -> Error {
+    Error::new(format!("sync channel: {order:?} came out of order"))
+}
+
+/// The state of the container for a hook that runs in its namespaces: the pid is the one in there.
+fn state_here(state: &serde_json::Value, status: &str) -> String {
+    let mut state = state.clone();
+    state["status"] = status.into();
+    state["pid"] = std::process::id().into();
+    state.to_string()
+}
+
+/// What a new process needs to come to its place: used up by the fork's child.
+#[derive(Debug)]
+pub struct Place {
+    /// The host's /proc.
+    pub proc: Proc,
+    /// The end of the sync channel.
+    pub end: InitEnd,
+    /// Where the terminal's master goes; to the runtime where there is none.
+    pub console: Option<OwnedFd>,
+}

@@ -15,3 +15,11 @@ pub fn get_fd(pidfd: BorrowedFd<'_>, number: i32) -> Result<OwnedFd> {
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
+
+/// Sends a signal, a real-time one too, to the process behind `pidfd`.
+pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo is what the call takes for kill(2)'s; no other memory is passed.
+    let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, none, 0) };
+    if done < 0 { Err(Error::from(std::io::Error::last_os_error())) } else { Ok(()) }
+}

@@ -1,0 +1,441 @@
+//! The runtime's ladder: makes a container up to the start gate. Init's side is `init::setup`.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::sched::CloneFlags;
+use oci_spec::runtime::{Hooks, LinuxSeccomp, Process, Spec};
+
+use super::state::{Own, State, Summary};
+use super::store::{self, Entry};
+use super::{CreateRequest, Host, wait};
+use crate::cgroups::Cgroup;
+use crate::error::{Context, Error, Result};
+use crate::hooks::{self, Kind};
+use crate::init::bootstrap::{self, Forked, Into};
+use crate::init::channel::{self, Order, Report, RuntimeEnd};
+use crate::init::{Place, Program, gate, setup};
+use crate::namespaces::{self, Plan};
+use crate::security::{capabilities, seccomp};
+use crate::spec::{self, Config};
+use crate::sys::proc::Proc;
+use crate::{attrs, console, idmap, log, rootfs, sys};
+
+/// A container that was made: init waits at the gate.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) entry: Entry,
+    pub(super) state: State,
+    pub(super) pidfd: OwnedFd,
+    pub(super) channel: RuntimeEnd,
+    /// The terminal's master, where no console socket has taken it.
+    pub(super) terminal: Option<OwnedFd>,
+    pub(super) rollback: Rollback,
+}
+
+/// Undoes a creation unless it is called off: ends init, runs the poststop hooks, removes cgroup and state.
+#[derive(Debug)]
+pub(super) struct Rollback {
+    entry: Option<(PathBuf, Host)>,
+    id: String,
+    cgroup: Option<Cgroup>,
+    pidfd: Option<OwnedFd>,
+    poststop: Option<(Vec<oci_spec::runtime::Hook>, String)>,
+}
+
+impl Rollback {
+    /// Everything went well.
+    pub(super) fn call_off(&mut self) {
+        self.entry = None;
+        self.cgroup = None;
+        self.pidfd = None;
+        self.poststop = None;
+    }
+}
+
+impl Drop for Rollback {
+    fn drop(&mut self) {
+        // What fails here is not what went wrong, which is on its way to the user.
+        if let Some(pidfd) = &self.pidfd {
+            let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+            let _ = wait::reap(pidfd);
+        }
+        if let Some(cgroup) = &self.cgroup {
+            let _ = cgroup.remove();
+        }
+        if let Some((_, host)) = &self.entry
+            && let Ok(entry) = store::open(host, &self.id)
+        {
+            let _ = entry.remove();
+        }
+        if let Some((hooks, state)) = &self.poststop {
+            for hook in hooks {
+                if let Err(e) = hooks::run(Kind::Poststop, std::slice::from_ref(hook), state) {
+                    log::warn(&e.to_string());
+                }
+            }
+        }
+    }
+}
+
+/// Who opens the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opener {
+    /// A later `start`.
+    Start,
+    /// This process, which goes away afterwards (detached) or stays.
+    Run(bool),
+}
+
+/// Makes a container. On failure nothing of it is left.
+pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Result<Made> {
+    let bundle =
+        request.bundle.canonicalize().context(|| format!("cannot find the bundle {}", request.bundle.display()))?;
+    let config = spec::load(&bundle.join("config.json"))?;
+    spec::validate(&config)?;
+    for warning in &config.warnings {
+        log::warn(warning);
+    }
+    let empty = Process::default();
+    let process = config.spec.process().as_ref().unwrap_or(&empty);
+    let linux = config.spec.linux().clone().unwrap_or_default();
+    check_terminal(process, request, opener)?;
+
+    let entry = store::reserve(host, &request.id)?;
+    let mut rollback = Rollback {
+        entry: Some((entry.path.clone(), host.clone())),
+        id: request.id.clone(),
+        cgroup: None,
+        pidfd: None,
+        poststop: None,
+    };
+    let rootless = host.rootless.unwrap_or_else(|| !nix::unistd::geteuid().is_root());
+    let cgroup = Cgroup::locate(host.driver, linux.cgroups_path().as_deref(), &request.id, rootless)?;
+    let mut state = first_state(&config.spec, &bundle, request, &cgroup, rootless)?;
+    // Before anything is made: whatever kills this process now, `delete --force` finds what to remove.
+    entry.write_config(&config.text)?;
+    entry.write_state(&state)?;
+
+    let plan = namespaces::plan(&linux)?;
+    state.vessel.pid_namespace = plan.own(CloneFlags::CLONE_NEWPID);
+    let root = plan_rootfs(&config, &bundle, &cgroup, &plan, request)?;
+    rollback.cgroup = Some(cgroup.clone());
+    cgroup.create(linux.resources().as_ref(), config.pids_limit)?;
+    if let Some(resources) = linux.resources() {
+        cgroup.apply(resources, config.pids_limit)?;
+    }
+    let cgroup_entry = cgroup.entry()?;
+    let proc = Proc::open()?;
+    let console = request.console_socket.as_deref().map(console::connect).transpose()?;
+    let gate = (opener == Opener::Start).then(|| gate::make(entry.dir())).transpose()?;
+    let extra_env = listen_env();
+    let (capability_sets, warnings) = capabilities::plan(process.capabilities().as_ref())?;
+    for warning in &warnings {
+        log::warn(warning);
+    }
+    let program = Program {
+        process,
+        linux: &linux,
+        capabilities: capability_sets,
+        seccomp: linux.seccomp().is_some(),
+        user_namespace: plan.own(CloneFlags::CLONE_NEWUSER),
+        preserve_fds: preserved(request.preserve_fds, &extra_env)?,
+        extra_env,
+        keyring: state.vessel.keyring.then(|| format!("_ses.{}", request.id)),
+        start_container: config.spec.hooks().as_ref().and_then(|h| h.start_container().as_deref()).unwrap_or_default(),
+        hook_state: state.oci(""),
+    };
+    let (channel, end) = channel::pair()?;
+    let into = Into {
+        namespaces: &plan,
+        time_offsets: linux.time_offsets().as_ref().filter(|o| !o.is_empty()),
+        clone_into: cgroup_entry.clone_into.as_ref(),
+        procs: &cgroup_entry.procs,
+    };
+    let (pid, pidfd, intermediate) = match bootstrap::fork(&into)? {
+        Forked::Child { intermediate } => {
+            let setup = setup::Setup { spec: &config.spec, into, rootfs: root, program, gate };
+            setup::run(setup, Place { proc, end, console }, intermediate)
+        }
+        Forked::Runtime { pid, pidfd, intermediate } => (pid, pidfd, intermediate),
+    };
+    // Init has its own copies; an end that stays open here would hide init's death.
+    drop((end, root, gate, console));
+    state.init_process_pid = pid;
+    rollback.pidfd = Some(pidfd.try_clone().context(|| "cannot copy a descriptor")?);
+    rollback.poststop = Some((state.vessel.poststop.clone(), state.oci("stopped").to_string()));
+
+    let mut parent = Parent {
+        channel,
+        pidfd,
+        intermediate,
+        terminal: None,
+        proc: &proc,
+        process,
+        spec: &config.spec,
+        state: &mut state,
+        filter: linux.seccomp().as_ref(),
+        rollback: &mut rollback,
+    };
+    parent.serve()?;
+    let Parent { channel, pidfd, terminal, .. } = parent;
+
+    state.init_process_start = sys::process::stat(state.init_process_pid)
+        .ok_or_else(|| Error::new("the container's init ended while it was created"))?
+        .start;
+    state.namespace_paths = namespaces::listed(&linux)
+        .map(|(_, name, file)| (name.to_string(), format!("/proc/{}/ns/{file}", state.init_process_pid)))
+        .collect();
+    entry.write_state(&state)?;
+    if let Some(path) = &request.pid_file {
+        store::write_pid_file(path, state.init_process_pid)?;
+    }
+    if let Some(path) = &request.pidfd_socket {
+        console::send_pidfd(path, &pidfd)?;
+    }
+    Ok(Made { entry, state, pidfd, channel, terminal, rollback })
+}
+
+/// The runtime's side of the conversation until init is ready.
+struct Parent<'a> {
+    channel: RuntimeEnd,
+    pidfd: OwnedFd,
+    intermediate: bool,
+    terminal: Option<OwnedFd>,
+    proc: &'a Proc,
+    process: &'a Process,
+    spec: &'a Spec,
+    state: &'a mut State,
+    filter: Option<&'a LinuxSeccomp>,
+    rollback: &'a mut Rollback,
+}
+
+impl Parent<'_> {
+    fn serve(&mut self) -> Result<()> {
+        let new_user = self.spec.linux().as_ref().is_some_and(|l| {
+            l.namespaces()
+                .iter()
+                .flatten()
+                .any(|n| n.typ() == oci_spec::runtime::LinuxNamespaceType::User && n.path().is_none())
+        });
+        if !new_user && !self.intermediate {
+            self.send_filter()?;
+        }
+        loop {
+            match self.channel.receive()? {
+                None => return Err(self.died()),
+                Some((Report::Failed(e), _)) => return Err(e),
+                Some((Report::Pid(pid), _)) => self.replace_child(pid)?,
+                Some((Report::MapIds, _)) => {
+                    self.map_ids()?;
+                    self.channel.send(&Order::Mapped)?;
+                    if !self.intermediate {
+                        self.send_filter()?;
+                    }
+                }
+                Some((Report::Hooks, _)) => {
+                    self.send_filter()?;
+                    self.hooks()?;
+                    self.channel.send(&Order::HooksDone)?;
+                }
+                Some((Report::Terminal, terminal)) => self.terminal = terminal,
+                Some((Report::Limits, _)) => {
+                    self.send_filter()?;
+                    let done = limits(self.state.init_process_pid, self.process, self.proc)?;
+                    self.channel.send(&Order::Limited(done))?;
+                }
+                Some((Report::Warning(text), _)) => log::warn(&text),
+                Some((Report::Ready, _)) => return self.send_filter(),
+                Some((other, _)) => return Err(Error::new(format!("sync channel: {other:?} came out of order"))),
+            }
+        }
+    }
+
+    /// Compiles the filter while init works, once.
+    fn send_filter(&mut self) -> Result<()> {
+        let Some(profile) = self.filter.take() else { return Ok(()) };
+        let filter = seccomp::compile(profile)?;
+        self.channel.send(&filter_order(&filter)).or_else(gone_is_no_fault)
+    }
+
+    /// The intermediate has made init and ends.
+    fn replace_child(&mut self, pid: i32) -> Result<()> {
+        let init = wait::open(pid)?;
+        wait::reap(&self.pidfd)?;
+        self.rollback.pidfd = Some(init.try_clone().context(|| "cannot copy a descriptor")?);
+        self.pidfd = init;
+        self.state.init_process_pid = pid;
+        self.rollback.poststop = Some((self.state.vessel.poststop.clone(), self.state.oci("stopped").to_string()));
+        self.intermediate = false;
+        Ok(())
+    }
+
+    fn map_ids(&self) -> Result<()> {
+        let linux = self.spec.linux().as_ref();
+        let uids = linux.and_then(|l| l.uid_mappings().as_deref()).unwrap_or_default();
+        let gids = linux.and_then(|l| l.gid_mappings().as_deref()).unwrap_or_default();
+        let privileged = nix::unistd::geteuid().is_root();
+        idmap::write(self.proc, self.state.init_process_pid, uids, gids, privileged)
+    }
+
+    fn hooks(&self) -> Result<()> {
+        let Some(hooks) = self.spec.hooks() else { return Ok(()) };
+        #[allow(deprecated)]
+        let prestart = hooks.prestart();
+        let state = self.state.oci("creating").to_string();
+        hooks::run(Kind::Prestart, prestart.as_deref().unwrap_or_default(), &state)?;
+        hooks::run(Kind::CreateRuntime, hooks.create_runtime().as_deref().unwrap_or_default(), &state)
+    }
+
+    /// Why the channel ended without a word.
+    fn died(&self) -> Error {
+        wait::died(&self.pidfd, &self.state.vessel.cgroup)
+    }
+}
+
+/// An init that has failed says so in its last message, which is read next.
+pub(super) fn gone_is_no_fault(e: Error) -> Result<()> {
+    if e.errno() == libc::EPIPE || e.errno() == libc::ECONNRESET { Ok(()) } else { Err(e) }
+}
+
+/// A filter as it crosses the channel.
+pub(super) fn filter_order(filter: &seccomp::Filter) -> Order {
+    let words = filter.program.chunks_exact(8).filter_map(|b| b.try_into().ok()).map(u64::from_ne_bytes);
+    Order::Filter(words.collect(), filter.flags, filter.notify)
+}
+
+/// Sets the limits and the OOM score of a process in a user namespace with the rights that the runtime has outside.
+/// False where it has none that suffice.
+pub(super) fn limits(pid: i32, process: &Process, proc: &Proc) -> Result<bool> {
+    let set = || {
+        if let Some(score) = process.oom_score_adj() {
+            attrs::oom::apply_to(proc, pid, score)?;
+        }
+        attrs::rlimits::apply_to(pid, process.rlimits().as_deref().unwrap_or_default())
+    };
+    match set() {
+        Err(e) if e.errno() == libc::EPERM || e.errno() == libc::EACCES => Ok(false),
+        done => done.map(|()| true),
+    }
+}
+
+fn check_terminal(process: &Process, request: &CreateRequest, opener: Opener) -> Result<()> {
+    let terminal = process.terminal().unwrap_or(false);
+    match (terminal, &request.console_socket) {
+        (true, None) if opener != Opener::Run(false) => {
+            Err(Error::new("cannot allocate tty if vessel will detach without setting console socket"))
+        }
+        (_, Some(_)) if !terminal || opener == Opener::Run(false) => {
+            Err(Error::new("cannot use console socket if vessel will not detach or allocate tty"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn plan_rootfs(
+    config: &Config,
+    bundle: &Path,
+    cgroup: &Cgroup,
+    plan: &Plan,
+    request: &CreateRequest,
+) -> Result<rootfs::Plan> {
+    let cgroups: Vec<_> = cgroup
+        .dirs
+        .iter()
+        .map(|d| rootfs::CgroupMount {
+            hierarchy: d.hierarchy.clone(),
+            mountpoint: d.mountpoint.clone(),
+            path: d.path.clone(),
+        })
+        .collect();
+    rootfs::plan(&rootfs::Input {
+        config,
+        bundle,
+        cgroups: &cgroups,
+        unified: cgroup.unified,
+        cgroup_namespace: plan.new.contains(CloneFlags::CLONE_NEWCGROUP),
+        user_namespace: plan.own(CloneFlags::CLONE_NEWUSER),
+        mount_namespace: plan.new.contains(CloneFlags::CLONE_NEWNS),
+        network_namespace: plan.own(CloneFlags::CLONE_NEWNET),
+        no_pivot: request.no_pivot,
+    })
+}
+
+fn first_state(spec: &Spec, bundle: &Path, request: &CreateRequest, cgroup: &Cgroup, rootless: bool) -> Result<State> {
+    let annotations: BTreeMap<_, _> =
+        spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    let root = spec.root().as_ref().map(|r| bundle.join(r.path())).unwrap_or_default();
+    let hooks = spec.hooks().clone().unwrap_or_default();
+    let of = |h: &Option<Vec<_>>| h.clone().unwrap_or_default();
+    let labels = std::iter::once(format!("bundle={}", bundle.display()))
+        .chain(annotations.iter().map(|(k, v)| format!("{k}={v}")))
+        .collect();
+    let seccomp = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    let agent = seccomp.and_then(|s| {
+        let path = s.listener_path().as_ref()?.to_string_lossy().into_owned();
+        Some((path, s.listener_metadata().clone().unwrap_or_default()))
+    });
+    let hooks: &Hooks = &hooks;
+    Ok(State {
+        id: request.id.clone(),
+        init_process_pid: 0,
+        init_process_start: 0,
+        created: log::rfc3339(std::time::SystemTime::now()),
+        config: Summary { rootfs: root.to_string_lossy().into_owned(), labels },
+        rootless,
+        cgroup_paths: cgroup_paths(cgroup),
+        namespace_paths: BTreeMap::new(),
+        vessel: Own {
+            oci_version: spec.version().clone(),
+            bundle: bundle.to_string_lossy().into_owned(),
+            annotations,
+            cgroup: cgroup.clone(),
+            pid_namespace: false,
+            process: spec.process().is_some(),
+            keyring: !request.no_new_keyring,
+            owner: nix::unistd::geteuid().as_raw(),
+            poststart: of(hooks.poststart()),
+            poststop: of(hooks.poststop()),
+            seccomp_agent: agent,
+        },
+    })
+}
+
+fn cgroup_paths(cgroup: &Cgroup) -> BTreeMap<String, String> {
+    let mut paths = BTreeMap::new();
+    for dir in &cgroup.dirs {
+        let path = dir.mountpoint.join(dir.path.strip_prefix("/").unwrap_or(&dir.path));
+        let path = path.to_string_lossy().into_owned();
+        for name in dir.hierarchy.split(',') {
+            paths.insert(name.to_string(), path.clone());
+        }
+    }
+    paths
+}
+
+/// The variables for sockets that a service manager passes on (sd_listen_fds); only where they are meant for us.
+pub(super) fn listen_env() -> Vec<String> {
+    let number = |name| std::env::var(name).ok().and_then(|v| v.parse::<u32>().ok());
+    match (number("LISTEN_PID"), number("LISTEN_FDS")) {
+        (Some(pid), Some(fds)) if pid == std::process::id() && fds > 0 => {
+            vec![format!("LISTEN_FDS={fds}"), "LISTEN_PID=1".to_string()]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// How many descriptors beyond the standard streams the program inherits; each has to be there.
+pub(super) fn preserved(preserve_fds: u32, listen_env: &[String]) -> Result<u32> {
+    let listen = listen_env.iter().find_map(|v| v.strip_prefix("LISTEN_FDS=")?.parse().ok()).unwrap_or(0);
+    let total = preserve_fds
+        .checked_add(listen)
+        .filter(|n| *n < 1 << 20)
+        .ok_or_else(|| Error::new("--preserve-fds: too many descriptors"))?;
+    for number in 3..3 + total.cast_signed() {
+        if !sys::process::is_open(number) {
+            return Err(Error::new(format!("unable to stat preserved-fd {} (of {total}): it is not open", number - 3)));
+        }
+    }
+    Ok(total)
+}

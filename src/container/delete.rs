@@ -1,0 +1,77 @@
+//! `delete`: ends what is left of a container, removes its cgroup and state, runs the poststop hooks.
+
+use super::state::{State, Status};
+use super::store::{self, Entry};
+use super::{Host, wait};
+use crate::error::{Error, Result};
+use crate::hooks::{self, Kind};
+use crate::{log, sys};
+
+/// How long a process may take to die of SIGKILL, in seconds.
+const PATIENCE: i64 = 10;
+
+pub(super) fn delete(host: &Host, id: &str, force: bool) -> Result<()> {
+    let entry = match store::open_locked(host, id) {
+        Err(e) if force && e.to_string().contains("does not exist") => return Ok(()),
+        entry => entry?,
+    };
+    let state = match entry.state() {
+        Ok(state) => state,
+        // A creation that was cut off before it had made anything.
+        Err(e) if e.to_string().contains("does not exist") => {
+            entry.remove()?;
+            return if force { Ok(()) } else { Err(e) };
+        }
+        Err(e) if force => {
+            log::warn(&e.to_string());
+            return entry.remove();
+        }
+        Err(e) => return Err(e),
+    };
+    match state.status(&entry)? {
+        Status::Stopped => {}
+        // The field's runtimes delete what was never started, and engines count on it.
+        Status::Created | Status::Creating => end(&state)?,
+        _ if force => end(&state)?,
+        status => {
+            return Err(Error::new(format!("cannot delete container {id} that is not stopped: {}", status.word())));
+        }
+    }
+    destroy(&entry, &state)
+}
+
+/// Ends init, and with it all processes of its pid namespace.
+pub(super) fn end(state: &State) -> Result<()> {
+    let cgroup = &state.vessel.cgroup;
+    let Some(init) = state.init()? else { return Ok(()) };
+    use std::os::fd::AsFd;
+    match sys::pidfd::send_signal(init.as_fd(), libc::SIGKILL) {
+        Err(e) if e.errno() == libc::ESRCH => {}
+        done => done.map_err(|e| e.context("cannot end the container's init"))?,
+    }
+    if !cgroup.unified && cgroup.frozen()? {
+        // A v1 freezer holds even SIGKILL back.
+        cgroup.thaw()?;
+    }
+    if wait::ended_within(&init, PATIENCE)? {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "container init still running: process {} does not end after SIGKILL",
+        state.init_process_pid
+    )))
+}
+
+/// Removes the cgroup (ending what is left in it) and the state; then runs the poststop hooks, whose failures are no
+/// reason to stop (runtime.md, "Lifecycle").
+pub(super) fn destroy(entry: &Entry, state: &State) -> Result<()> {
+    state.vessel.cgroup.remove()?;
+    entry.remove()?;
+    let oci = state.oci("stopped").to_string();
+    for hook in &state.vessel.poststop {
+        if let Err(e) = hooks::run(Kind::Poststop, std::slice::from_ref(hook), &oci) {
+            log::warn(&e.to_string());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! `start`: opens the gate and learns what became of the program.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::state::{State, Status, wrong};
+use super::store::{self, Entry};
+use super::{Host, delete, wait};
+use crate::error::{Error, Result};
+use crate::hooks::{self, Kind};
+use crate::init::channel::{Order, Report, RuntimeEnd};
+use crate::init::gate;
+use crate::security::seccomp;
+use crate::sys;
+
+pub(super) fn start(host: &Host, id: &str) -> Result<()> {
+    let entry = store::open_locked(host, id)?;
+    let state = entry.state()?;
+    match state.status(&entry)? {
+        Status::Created => {}
+        Status::Stopped => return Err(Error::new(format!("cannot start a container that has stopped: {id}"))),
+        Status::Running => return Err(Error::new(format!("cannot start an already running container: {id}"))),
+        Status::Paused => return Err(Error::new(format!("cannot start a container in the paused state: {id}"))),
+        status => return Err(wrong(status, &format!("cannot start container {id}"))),
+    }
+    if !state.vessel.process {
+        return Err(Error::new(format!("cannot start container {id}: its config.json has no process")));
+    }
+    let init = state.init()?.ok_or_else(|| Error::new(format!("cannot start a container that has stopped: {id}")))?;
+    let channel = gate::call(entry.dir())?;
+    channel.send(&Order::Start)?;
+    // Init does not listen a second time.
+    entry.remove_gate()?;
+    if let Err(e) = watch(&channel, &init, &state) {
+        // runtime.md, "Lifecycle": the container is stopped, and goes through deletion.
+        wait::ended_within(&init, 10)?;
+        delete::destroy(&entry, &state)?;
+        return Err(e);
+    }
+    poststart(&entry, &state)
+}
+
+/// Follows init from the gate to the program: the end of the channel means that it runs.
+pub(super) fn watch(channel: &RuntimeEnd, init: &OwnedFd, state: &State) -> Result<()> {
+    loop {
+        match channel.receive()? {
+            None => return Ok(()),
+            Some((Report::Failed(e), _)) => return Err(e),
+            Some((Report::Listener(number), _)) => {
+                listener(init, number, state)?;
+                channel.send(&Order::Listened)?;
+            }
+            Some((other, _)) => return Err(Error::new(format!("sync channel: {other:?} came out of order"))),
+        }
+    }
+}
+
+/// Fetches init's seccomp listener and hands it to the agent.
+fn listener(init: &OwnedFd, number: i32, state: &State) -> Result<()> {
+    let Some((path, metadata)) = &state.vessel.seccomp_agent else {
+        return Err(Error::new("linux.seccomp: a listener came, but there is no listenerPath"));
+    };
+    let listener = sys::pidfd::get_fd(init.as_fd(), number)
+        .map_err(|e| e.context("linux.seccomp: cannot fetch the listener from the container's init"))?;
+    let mut message = serde_json::json!({
+        "ociVersion": state.vessel.oci_version,
+        "fds": ["seccompFd"],
+        "pid": state.init_process_pid,
+        "state": state.oci("creating"),
+    });
+    if !metadata.is_empty() {
+        message["metadata"] = metadata.as_str().into();
+    }
+    seccomp::send_listener(path, listener, &message.to_string())
+}
+
+/// Runs the poststart hooks; where one fails the container is stopped and deleted (runtime.md, "Lifecycle").
+pub(super) fn poststart(entry: &Entry, state: &State) -> Result<()> {
+    if state.vessel.poststart.is_empty() {
+        return Ok(());
+    }
+    let done = hooks::run(Kind::Poststart, &state.vessel.poststart, &state.oci("running").to_string());
+    if done.is_err() {
+        delete::end(state)?;
+        delete::destroy(entry, state)?;
+    }
+    done
+}

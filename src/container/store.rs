@@ -1,0 +1,235 @@
+//! Where containers are kept: one directory each below the state root, with `state.json` (by rename, so that it is read
+//! whole without a lock), `config.json` as it was at create, and the start gate's socket.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+
+use super::Host;
+use super::state::State;
+use crate::error::{Context, Error, Result};
+use crate::init::gate;
+
+/// The directory of one container.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// The container's name.
+    pub(super) id: String,
+    /// The directory's path, for messages.
+    pub(super) path: PathBuf,
+    dir: OwnedFd,
+}
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// A container's name: what runc allows.
+pub(super) fn check_id(id: &str) -> Result<()> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "_+.-".contains(c);
+    if id.is_empty() || id == "." || id == ".." || id.len() > 255 || !id.chars().all(legal) {
+        return Err(Error::new(format!(
+            "invalid container ID {id:?}: it has letters, digits and _ + . - only, at most 255 of them"
+        )));
+    }
+    Ok(())
+}
+
+/// Takes a name: makes its directory, which is the proof that it was free, and locks it.
+pub(super) fn reserve(host: &Host, id: &str) -> Result<Entry> {
+    check_id(id)?;
+    let path = host.root.join(id);
+    let made = match rustix::fs::mkdir(&path, Mode::from_raw_mode(0o711)) {
+        Err(rustix::io::Errno::NOENT) => {
+            let mut builder = std::fs::DirBuilder::new();
+            std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
+            builder.create(&host.root).context(|| format!("cannot make the state root {}", host.root.display()))?;
+            rustix::fs::mkdir(&path, Mode::from_raw_mode(0o711))
+        }
+        made => made,
+    };
+    match made {
+        Err(rustix::io::Errno::EXIST) => {
+            return Err(Error::new(format!(
+                "container with given ID already exists: {id} (`delete --force {id}` removes it)"
+            )));
+        }
+        made => made.context(|| format!("cannot make the state directory {}", path.display()))?,
+    }
+    let entry = open_path(id, path)?;
+    entry.lock()?;
+    Ok(entry)
+}
+
+/// Opens the directory of a container.
+pub(super) fn open(host: &Host, id: &str) -> Result<Entry> {
+    check_id(id)?;
+    match open_path(id, host.root.join(id)) {
+        Err(e) if e.errno() == libc::ENOENT => Err(missing(id)),
+        entry => entry,
+    }
+}
+
+/// The same, and waits until no other command works on the container.
+pub(super) fn open_locked(host: &Host, id: &str) -> Result<Entry> {
+    let entry = open(host, id)?;
+    entry.lock()?;
+    // While we waited, it may have been deleted.
+    if rustix::fs::fstat(&entry.dir).is_ok_and(|s| s.st_nlink == 0) {
+        return Err(missing(id));
+    }
+    Ok(entry)
+}
+
+fn missing(id: &str) -> Error {
+    Error::new(format!("container does not exist: {id}"))
+}
+
+fn open_path(id: &str, path: PathBuf) -> Result<Entry> {
+    let dir = rustix::fs::open(&path, DIRECTORY, Mode::empty());
+    let dir = dir.context(|| format!("cannot open the state directory {}", path.display()))?;
+    Ok(Entry { id: id.to_string(), path, dir })
+}
+
+/// The names of all containers, sorted.
+pub(super) fn names(host: &Host) -> Result<Vec<String>> {
+    let cannot = || format!("cannot read the state root {}", host.root.display());
+    let dir = match std::fs::read_dir(&host.root) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !host.root_given => return Ok(Vec::new()),
+        dir => dir.context(cannot)?,
+    };
+    let mut names = Vec::new();
+    for entry in dir {
+        let entry = entry.context(cannot)?;
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            names.extend(entry.file_name().into_string().ok().filter(|n| check_id(n).is_ok()));
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+impl Entry {
+    fn lock(&self) -> Result<()> {
+        loop {
+            match rustix::fs::flock(&self.dir, FlockOperation::LockExclusive) {
+                Err(rustix::io::Errno::INTR) => {}
+                done => return done.context(|| format!("cannot lock {}", self.path.display())),
+            }
+        }
+    }
+
+    /// The directory.
+    pub(super) fn dir(&self) -> &OwnedFd {
+        &self.dir
+    }
+
+    /// Reads the state. An entry without one belongs to a `create` that is under way or was killed.
+    pub(super) fn state(&self) -> Result<State> {
+        let text = match self.read("state.json") {
+            Err(e) if e.errno() == libc::ENOENT => return Err(missing(&self.id)),
+            text => text?,
+        };
+        serde_json::from_str(&text)
+            .map_err(|e| Error::new(format!("{} is broken: {e}", self.path.join("state.json").display())))
+    }
+
+    /// The configuration as it was at create.
+    pub(super) fn config(&self) -> Result<String> {
+        self.read("config.json")
+    }
+
+    /// Keeps the configuration.
+    pub(super) fn write_config(&self, text: &str) -> Result<()> {
+        write(&self.dir, "config.json", text.as_bytes()).context(|| self.path.display())
+    }
+
+    /// Writes the state: a reader sees the old one or the new one.
+    pub(super) fn write_state(&self, state: &State) -> Result<()> {
+        let text = serde_json::to_vec(state).map_err(|e| Error::new(format!("state.json: {e}")))?;
+        replace(&self.dir, "state.json", &text).context(|| self.path.display())
+    }
+
+    /// Whether the start gate is there: the container was created and not started.
+    pub(super) fn has_gate(&self) -> bool {
+        rustix::fs::statat(&self.dir, gate::NAME, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    /// Takes the start gate away.
+    pub(super) fn remove_gate(&self) -> Result<()> {
+        match rustix::fs::unlinkat(&self.dir, gate::NAME, AtFlags::empty()) {
+            Err(rustix::io::Errno::NOENT) => Ok(()),
+            done => done.context(|| format!("cannot remove {}", self.path.join(gate::NAME).display())),
+        }
+    }
+
+    /// Removes the directory with everything in it. Nothing in it comes from a container.
+    pub(super) fn remove(&self) -> Result<()> {
+        for name in ["state.json", ".state.json", "config.json", gate::NAME] {
+            match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
+                Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+                Err(e) => {
+                    return Err(Error::from(e).context(format!("cannot remove {}", self.path.join(name).display())));
+                }
+            }
+        }
+        let removed = match rustix::fs::rmdir(&self.path) {
+            Err(rustix::io::Errno::NOENT) => Ok(()),
+            removed => removed,
+        };
+        removed.context(|| format!("cannot remove {}", self.path.display()))
+    }
+
+    fn read(&self, name: &str) -> Result<String> {
+        let cannot = || format!("cannot read {}", self.path.join(name).display());
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::openat(&self.dir, name, flags, Mode::empty()).context(cannot)?);
+        let mut text = String::new();
+        file.read_to_string(&mut text).context(cannot)?;
+        Ok(text)
+    }
+}
+
+fn write(dir: impl AsFd, name: &str, bytes: &[u8]) -> Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600));
+    let mut file = File::from(file.context(|| format!("cannot make {name}"))?);
+    file.write_all(bytes).context(|| format!("cannot write {name}"))
+}
+
+fn replace(dir: impl AsFd, name: &str, bytes: &[u8]) -> Result<()> {
+    let new = format!(".{name}");
+    write(&dir, &new, bytes)?;
+    rustix::fs::renameat(&dir, &new, &dir, name).context(|| format!("cannot rename {new} to {name}"))
+}
+
+/// Writes a pid file: decimal, no newline; whoever reads it sees all of it or none.
+pub(super) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let cannot = || format!("cannot write the pid file {}", path.display());
+    let name =
+        path.file_name().and_then(|n| n.to_str()).ok_or_else(|| Error::new("it names no file")).context(cannot)?;
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = rustix::fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let dir = dir.context(cannot)?;
+    let new = format!(".{name}.{}", std::process::id());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&dir, new.as_str(), flags, Mode::from_raw_mode(0o644)).context(cannot)?;
+    File::from(file).write_all(pid.to_string().as_bytes()).context(cannot)?;
+    rustix::fs::renameat(&dir, new.as_str(), &dir, name).context(cannot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_containers() {
+        for good in ["a", "A-b_c.d+e", "..."] {
+            assert!(check_id(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "ü", "a\n", &"x".repeat(256)] {
+            assert!(check_id(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The sync channel between the runtime and init: one SOCK_SEQPACKET pair, typed at both ends.
+//!
+//! ```text
+//!      runtime                                         init (or the intermediate before it)
+//!   1            <- Pid(pid)        ------------------ intermediate: init is made, this is its pid
+//!   2            <- MapIds          ------------------ in a new user namespace: needs id mappings
+//!                -- Mapped          ----------------->
+//!   3            -- Filter(program) -----------------> the compiled seccomp filter, whenever it is ready
+//!   4            <- Hooks           ------------------ namespaces and mounts are there
+//!                -- HooksDone       -----------------> prestart and createRuntime hooks have run
+//!   5            <- Terminal + fd   ------------------ the terminal's master, where no console socket takes it
+//!   6            <- Limits          ------------------ in a user namespace: limits need outer rights
+//!                -- Limited(done)   ----------------->
+//!   7            <- Ready           ------------------ set up, at the gate
+//!                -- Created | Start ----------------->
+//!   8            <- Listener(fd)    ------------------ a seccomp listener is there to be fetched
+//!                -- Listened        ----------------->
+//!   9            <- Failed(error)   ------------------ at any time: the error, whole; the sender ends
+//!                   end of file     ------------------ after Start: the program was executed
+//! ```
+//!
+//! `start` speaks from 7 on over a connection to the gate's socket.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv, recvmsg, sendmsg,
+    socketpair,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::error::{Context, Error, Result};
+
+/// What init tells the runtime.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Report {
+    /// The intermediate has made init.
+    Pid(i32),
+    /// The user namespace needs its mappings.
+    MapIds,
+    /// Hooks of the runtime are due.
+    Hooks,
+    /// The terminal's master comes with this message.
+    Terminal,
+    /// Resource limits and the OOM score are due.
+    Limits,
+    /// What could not be done and is no failure.
+    Warning(String),
+    /// Everything is set up.
+    Ready,
+    /// The listener's number in init.
+    Listener(i32),
+    /// What went wrong.
+    Failed(Error),
+}
+
+/// What the runtime tells init.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// The mappings are written.
+    Mapped,
+    /// The BPF program of the seccomp filter, its flags, and whether it has a listener.
+    Filter(Vec<u64>, u32, bool),
+    /// The hooks have run.
+    HooksDone,
+    /// Whether the runtime could set the limits; where not, init tries.
+    Limited(bool),
+    /// The container is created: wait for `start`.
+    Created,
+    /// Execute the program.
+    Start,
+    /// The listener was fetched.
+    Listened,
+}
+
+/// One end: sends `S`, receives `R`.
+#[derive(Debug)]
+pub struct Channel<S, R> {
+    socket: OwnedFd,
+    types: PhantomData<(S, R)>,
+}
+
+/// The runtime's end.
+pub type RuntimeEnd = Channel<Order, Report>;
+/// Init's end.
+pub type InitEnd = Channel<Report, Order>;
+
+/// Makes the two ends.
+pub fn pair() -> Result<(RuntimeEnd, InitEnd)> {
+    let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .context(|| "cannot make the sync channel")?;
+    Ok((Channel::new(a), Channel::new(b)))
+}
+
+impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
+    /// Speaks over a connected SOCK_SEQPACKET socket.
+    pub fn new(socket: OwnedFd) -> Self {
+        Channel { socket, types: PhantomData }
+    }
+
+    /// Sends a message.
+    pub fn send(&self, message: &S) -> Result<()> {
+        self.send_with(message, None)
+    }
+
+    /// Sends a message with a descriptor.
+    pub fn send_with(&self, message: &S, fd: Option<&OwnedFd>) -> Result<()> {
+        let text = serde_json::to_vec(message).map_err(|e| Error::new(format!("sync channel: {e}")))?;
+        let fds = fd.map(|fd| [fd.as_raw_fd()]);
+        let control = fds.as_ref().map(|fds| ControlMessage::ScmRights(fds));
+        let iov = [IoSlice::new(&text)];
+        sendmsg::<()>(self.socket.as_raw_fd(), &iov, control.as_slice(), MsgFlags::MSG_NOSIGNAL, None)
+            .context(|| "cannot write to the sync channel")?;
+        Ok(())
+    }
+
+    /// Receives a message; none at the end of the file.
+    pub fn receive(&self) -> Result<Option<(R, Option<OwnedFd>)>> {
+        let fd = self.socket.as_raw_fd();
+        let cannot = || "cannot read from the sync channel";
+        let size = retry(|| recv(fd, &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC));
+        let size = match size {
+            Ok(0) | Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
+            size => size.context(cannot)?,
+        };
+        let mut buffer = vec![0; size];
+        let mut control = nix::cmsg_space!([std::os::fd::RawFd; 1]);
+        let mut iov = [IoSliceMut::new(&mut buffer)];
+        let mut passed = None;
+        let message = retry(|| {
+            recvmsg::<()>(fd, &mut iov, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC).map(|m| {
+                for c in m.cmsgs().into_iter().flatten() {
+                    if let ControlMessageOwned::ScmRights(fds) = c {
+                        passed = fds.first().copied();
+                    }
+                }
+                m.bytes
+            })
+        });
+        message.context(cannot)?;
+        let passed = passed.map(crate::sys::fd::received);
+        let message = serde_json::from_slice(&buffer).map_err(|e| Error::new(format!("sync channel: {e}")))?;
+        Ok(Some((message, passed)))
+    }
+
+    /// The socket, for polling.
+    pub fn socket(&self) -> &OwnedFd {
+        &self.socket
+    }
+
+    /// Gives the socket up.
+    pub fn into_socket(self) -> OwnedFd {
+        self.socket
+    }
+}
+
+fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(nix::errno::Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_crosses_whole() {
+        let (runtime, init) = pair().unwrap();
+        let error = Error::from_errno(libc::ENOENT, "mount /x");
+        init.send(&Report::Failed(error.clone())).unwrap();
+        drop(init);
+        match runtime.receive().unwrap() {
+            Some((Report::Failed(e), None)) => assert_eq!(e, error),
+            other => panic!("{other:?}"),
+        }
+        assert!(runtime.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_descriptor_comes_with_its_message() {
+        let (runtime, init) = pair().unwrap();
+        let null = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        init.send_with(&Report::Terminal, Some(&null)).unwrap();
+        let (message, fd) = runtime.receive().unwrap().unwrap();
+        assert!(matches!(message, Report::Terminal) && fd.is_some());
+    }
+}

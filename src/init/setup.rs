@@ -1,0 +1,157 @@
+//! Init's ladder: builds the container around this process. The runtime's side is `container::create`.
+
+use std::os::fd::OwnedFd;
+
+use nix::sched::CloneFlags;
+use oci_spec::runtime::{Hooks, Spec};
+
+use super::bootstrap::{Into, arrive};
+use super::channel::{Order, Report};
+use super::{Orders, Place, Program, finish, gate, state_here, unexpected};
+use crate::error::{Context, Error, Result};
+use crate::hooks::{self, Kind};
+use crate::rootfs;
+use crate::sys::proc::Proc;
+use crate::{console, net, security};
+
+/// What `create` has resolved for init.
+#[derive(Debug)]
+pub struct Setup<'a> {
+    /// The configuration.
+    pub spec: &'a Spec,
+    /// Where the process belongs.
+    pub into: Into<'a>,
+    /// The root filesystem.
+    pub rootfs: rootfs::Plan,
+    /// The program and its attributes.
+    pub program: Program<'a>,
+    /// The listening socket on which `start` calls; none for `run`, which opens the gate itself.
+    pub gate: Option<OwnedFd>,
+}
+
+/// Goes through the whole of init, in the child of the fork. Does not return.
+pub fn run(mut setup: Setup<'_>, place: Place, intermediate: bool) -> ! {
+    let mut orders = Orders::new(place.end);
+    match ladder(&mut setup, &mut orders, &place.proc, place.console, intermediate) {
+        Ok(never) => match never {},
+        Err(e) => orders.fail(e),
+    }
+}
+
+fn ladder(
+    setup: &mut Setup<'_>,
+    orders: &mut Orders,
+    proc: &Proc,
+    console: Option<OwnedFd>,
+    intermediate: bool,
+) -> Result<std::convert::Infallible> {
+    arrive(&setup.into, intermediate, orders, proc)?; // 1, 2
+    rustix::process::setsid().context(|| "cannot make a session")?;
+    if let Some(name) = &setup.program.keyring {
+        let label = setup.program.process.selinux_label().as_deref().unwrap_or_default();
+        if !label.is_empty() {
+            security::selinux::set_key_label(proc, label)?;
+        }
+        security::keyring::join_session(name)?;
+    }
+    if setup.into.namespaces.new.contains(CloneFlags::CLONE_NEWNET) {
+        net::loopback_up()?;
+    }
+    names(setup.spec)?;
+    let own_mounts = setup.into.namespaces.new.contains(CloneFlags::CLONE_NEWNS);
+    if own_mounts {
+        setup.rootfs.mount()?;
+    }
+    run_hooks(setup, orders)?; // 4
+    setup.rootfs.enter()?;
+    if setup.program.process.terminal().unwrap_or(false) {
+        terminal(&setup.program, orders, console, own_mounts)?; // 5
+    }
+    sysctls(setup.spec, proc)?;
+    // Before the root becomes read-only: a missing working directory is made.
+    finish::enter_cwd(setup.program.process)?;
+    if own_mounts {
+        setup.rootfs.protect(proc)?;
+    }
+    let ready = finish::prepare(&setup.program, orders, proc)?; // 6
+    let starter = gate::wait(orders, setup.gate.take(), setup.program.preserve_fds)?; // 7
+    if let Some(starter) = starter {
+        // The gate has closed the old end.
+        std::mem::forget(std::mem::replace(&mut orders.end, starter));
+    }
+    let hooks = setup.program.start_container;
+    if !hooks.is_empty() {
+        hooks::run(Kind::StartContainer, hooks, &state_here(&setup.program.hook_state, "created"))?;
+    }
+    finish::execute(ready, &setup.program, orders) // 8, 9
+}
+
+fn names(spec: &Spec) -> Result<()> {
+    if let Some(name) = spec.hostname().as_deref().filter(|n| !n.is_empty()) {
+        nix::unistd::sethostname(name).context(|| format!("hostname: cannot set {name:?}"))?;
+    }
+    if let Some(name) = spec.domainname().as_deref().filter(|n| !n.is_empty()) {
+        rustix::system::setdomainname(name.as_bytes()).context(|| format!("domainname: cannot set {name:?}"))?;
+    }
+    Ok(())
+}
+
+fn run_hooks(setup: &Setup<'_>, orders: &mut Orders) -> Result<()> {
+    let Some(hooks) = setup.spec.hooks() else { return Ok(()) };
+    if runtime_hooks_due(hooks) {
+        match orders.ask(&Report::Hooks)? {
+            Order::HooksDone => {}
+            other => return Err(unexpected(&other)),
+        }
+    }
+    match hooks.create_container().as_deref() {
+        None | Some([]) => Ok(()),
+        Some(hooks) => hooks::run(Kind::CreateContainer, hooks, &state_here(&setup.program.hook_state, "creating")),
+    }
+}
+
+/// Whether the runtime has hooks to run while init waits.
+pub fn runtime_hooks_due(hooks: &Hooks) -> bool {
+    #[allow(deprecated)]
+    let prestart = hooks.prestart();
+    [prestart, hooks.create_runtime()].iter().any(|h| h.as_ref().is_some_and(|h| !h.is_empty()))
+}
+
+/// Makes the terminal, binds it on /dev/console, hands its master over and takes its other end.
+pub(super) fn terminal(
+    program: &Program<'_>,
+    orders: &Orders,
+    console: Option<OwnedFd>,
+    bind_console: bool,
+) -> Result<()> {
+    let process = program.process;
+    let size = process.console_size().as_ref().and_then(|s| {
+        let side = |n: u64| u16::try_from(n).ok();
+        Some((side(s.height())?, side(s.width())?))
+    });
+    let terminal = console::open(size)?;
+    if bind_console {
+        console::bind_console(&terminal)?;
+    }
+    match console {
+        Some(socket) => {
+            use std::os::fd::AsFd;
+            console::send_master(socket.as_fd(), &terminal.master)?;
+        }
+        None => orders.end.send_with(&Report::Terminal, Some(&terminal.master))?,
+    }
+    console::adopt(terminal.slave)
+}
+
+fn sysctls(spec: &Spec, proc: &Proc) -> Result<()> {
+    let Some(sysctls) = spec.linux().as_ref().and_then(|l| l.sysctl().as_ref()) else { return Ok(()) };
+    for (name, value) in sysctls {
+        // A name with slashes may have dots inside its parts, as interfaces' names have.
+        let path = if name.contains('/') { name.clone() } else { name.replace('.', "/") };
+        if path.split('/').any(|part| part.is_empty() || part == "..") {
+            return Err(Error::new(format!("linux.sysctl: {name:?} is not a name of a sysctl")));
+        }
+        proc.write(&format!("sys/{path}"), value.as_bytes()).context(|| format!("linux.sysctl: {name}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! The end of a process of ours: becoming another program, or ending without a trace.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use crate::error::{Error, Result};
+
+/// Becomes the program at `path`. Returns only where that fails.
+pub fn execve(path: &CString, args: &[CString], env: &[CString]) -> Error {
+    let pointers =
+        |list: &[CString]| list.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect::<Vec<_>>();
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: all three point to strings that end in zero, and the lists end in a null pointer; they outlive the call.
+    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    Error::from(std::io::Error::last_os_error())
+}
+
+/// Ends the process at once: no destructor runs, no buffer is flushed twice in a fork.
+pub fn exit(status: i32) -> ! {
+    // SAFETY: _exit never returns and touches no memory.
+    unsafe { libc::_exit(status) }
+}
+
+/// Gives the program that is executed next the signals as a program expects them: none blocked, and SIGPIPE, which Rust
+/// ignores, at its default.
+pub fn default_signals() -> Result<()> {
+    // SAFETY: both calls only change how signals are handled, and SIG_DFL is no function of ours; the set is on the stack.
+    let done = unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL) != libc::SIG_ERR
+            && libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) == 0
+    };
+    if done { Ok(()) } else { Err(Error::from(std::io::Error::last_os_error()).context("cannot reset signals")) }
+}
+
+/// Whether descriptor `number` is open.
+pub fn is_open(number: RawFd) -> bool {
+    // SAFETY: the call only reads a flag of a descriptor.
+    unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
+}
+
+/// Lets the program that is executed next inherit descriptor `number`.
+pub fn inherit(number: RawFd) -> Result<()> {
+    // SAFETY: the call only changes a flag of a descriptor.
+    let done = unsafe { libc::fcntl(number, libc::F_SETFD, 0) };
+    if done < 0 { Err(Error::from(std::io::Error::last_os_error())) } else { Ok(()) }
+}
+
+/// Moves `fd` to `number`, close-on-exec, and closes everything above it: what a waiting init must not hold open. To be
+/// called where no other owner of a descriptor is dropped afterwards.
+pub fn keep_only(fd: OwnedFd, number: RawFd) -> Result<OwnedFd> {
+    if fd.as_raw_fd() != number {
+        // SAFETY: dup3 passes no memory; whoever owns `number` is never dropped, as the caller promises.
+        let done = unsafe { libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) };
+        if done < 0 {
+            return Err(Error::from(std::io::Error::last_os_error()).context("cannot move a descriptor"));
+        }
+    }
+    std::mem::forget(fd);
+    // SAFETY: as above: no owner of the closed descriptors is dropped afterwards.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, number + 1, libc::c_uint::MAX, 0) };
+    if done < 0 {
+        return Err(Error::from(std::io::Error::last_os_error()).context("cannot close descriptors"));
+    }
+    // SAFETY: the descriptor was just made by dup3, or is the forgotten `fd`.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// The reading of /proc/PID/stat that identifies a process beyond its pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// When it started, in clock ticks after boot: with the pid it names a process for good.
+    pub start: u64,
+    /// Whether it has ended and only waits to be reaped.
+    pub ended: bool,
+}
+
+/// Reads it; none where there is no such process.
+pub fn stat(pid: i32) -> Option<Stat> {
+    let stat = procfs::process::Process::new(pid).and_then(|p| p.stat()).ok()?;
+    Some(Stat { start: stat.starttime, ended: matches!(stat.state, 'Z' | 'X' | 'x') })
+}
