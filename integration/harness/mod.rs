@@ -1,0 +1,46 @@
+//! What the tests stand on: a [`Container`] with a bundle, a state root and a cgroup of its own, which checks at its end
+//! that nothing is left; [`Cmd`], a command that cannot hang the suite; and [`Need`], what a test asks of the machine.
+//!
+//! The program inside the containers is the probe (`integration/probe.rs`), at `/probe`.
+
+mod check;
+mod cmd;
+mod container;
+mod need;
+mod suite;
+mod term;
+
+pub use cmd::{Cmd, Output, Running};
+pub use container::Container;
+pub use need::{Need, deviation, missing, skip};
+pub use suite::{CGROUP_ROOT, User, eventually, runtime, runtime_kind, suite};
+pub use term::{ConsoleSocket, Pty, receive_fd};
+
+/// Ends the test as skipped, with a reason: `skip!("the kernel has no {what}")`.
+#[macro_export]
+macro_rules! skip {
+    ($($reason:tt)*) => {{
+        $crate::harness::skip(&format!($($reason)*));
+        return;
+    }};
+}
+
+/// Skips the test unless the machine has all that it needs: `needs!(Need::CgroupV2, Need::Controller("memory"))`.
+#[macro_export]
+macro_rules! needs {
+    ($($need:expr),+ $(,)?) => {
+        if let Some(reason) = $crate::harness::missing(&[$($need),+]) {
+            $crate::skip!("{reason}");
+        }
+    };
+}
+
+/// Skips the test under a runtime that is known not to keep the rule: `deviates!("runc", "accepts duplicate limits")`.
+#[macro_export]
+macro_rules! deviates {
+    ($kind:expr, $reason:expr) => {
+        if let Some(reason) = $crate::harness::deviation($kind, $reason) {
+            $crate::skip!("{reason}");
+        }
+    };
+}

@@ -1,0 +1,142 @@
+//! What a test asks of the machine, and the list of the tests that did not get it.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Mutex;
+
+use super::suite::{CGROUP_ROOT, User, runtime_kind, suite};
+
+/// Something that one machine has and another lacks.
+#[derive(Clone, Copy, Debug)]
+pub enum Need {
+    /// Controllers on cgroup v1.
+    CgroupV1,
+    /// cgroup v2 alone.
+    CgroupV2,
+    /// A cgroup controller, of either version.
+    Controller(&'static str),
+    /// systemd, reachable by D-Bus.
+    Systemd,
+    /// A systemd instance of the ordinary user.
+    UserSystemd,
+    /// AppArmor is on.
+    AppArmor,
+    /// SELinux is on.
+    Selinux,
+    /// Time namespaces.
+    TimeNamespace,
+    /// An ordinary user who has subordinate ids, and the programs that map them.
+    Subids,
+    /// A static busybox.
+    Busybox,
+    /// A program of the host.
+    Program(&'static str),
+    /// A kernel at least this new.
+    Kernel(u32, u32),
+    /// A file or directory.
+    File(&'static str),
+    /// A kind of filesystem that the kernel knows.
+    Filesystem(&'static str),
+    /// More than one processor.
+    TwoCpus,
+    /// A capability of the suite itself, by number.
+    Capability(u32),
+}
+
+impl Need {
+    /// Why it is not here.
+    fn missing(self) -> Option<String> {
+        let v2 = Path::new(CGROUP_ROOT).join("cgroup.controllers");
+        let absent = |there: bool, what: &str| (!there).then(|| what.to_owned());
+        match self {
+            Need::CgroupV1 => absent(!v2.exists() && Path::new(CGROUP_ROOT).join("memory").exists(), "no cgroup v1"),
+            Need::CgroupV2 => absent(v2.exists(), "no cgroup v2"),
+            Need::Controller(name) => {
+                let listed = fs::read_to_string(&v2).unwrap_or_default();
+                let there = listed.split_whitespace().any(|c| c == name) || {
+                    !v2.exists() && Path::new(CGROUP_ROOT).join(name).exists()
+                };
+                absent(there, &format!("no cgroup controller {name}"))
+            }
+            Need::Systemd => absent(Path::new("/run/systemd/system").exists(), "no systemd"),
+            Need::UserSystemd => {
+                let bus = format!("/run/user/{}/bus", User::ordinary().uid);
+                absent(Path::new(&bus).exists(), "no systemd of the ordinary user")
+            }
+            Need::AppArmor => {
+                let on = fs::read_to_string("/sys/module/apparmor/parameters/enabled").unwrap_or_default();
+                let listed = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+                absent(on.trim() == "Y" && listed.contains("apparmor"), "no AppArmor")
+            }
+            Need::Selinux => absent(Path::new("/sys/fs/selinux/status").exists(), "no SELinux"),
+            Need::TimeNamespace => absent(Path::new("/proc/self/ns/time").exists(), "no time namespaces"),
+            Need::Subids => {
+                let there = User::ordinary().name.is_some() && on_path("newuidmap") && on_path("newgidmap");
+                absent(there, "no user with subordinate ids")
+            }
+            Need::Busybox => absent(suite().busybox.is_some(), "no busybox"),
+            Need::Program(name) => absent(on_path(name), &format!("no program {name}")),
+            Need::Kernel(major, minor) => {
+                let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+                let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+                let here: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+                absent(here >= (major, minor), &format!("the kernel is older than {major}.{minor}"))
+            }
+            Need::File(path) => absent(Path::new(path).exists(), &format!("no {path}")),
+            Need::Filesystem(name) => {
+                let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+                let there = known.lines().any(|l| l.split_whitespace().last() == Some(name));
+                absent(there, &format!("the kernel knows no {name}"))
+            }
+            Need::TwoCpus => absent(std::thread::available_parallelism().is_ok_and(|n| n.get() > 1), "one processor"),
+            Need::Capability(number) => {
+                let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+                let line = status.lines().find_map(|l| l.strip_prefix("CapEff:")).unwrap_or_default();
+                let set = u64::from_str_radix(line.trim(), 16).unwrap_or(0);
+                absent(set >> number & 1 == 1, &format!("the suite has no capability {number}"))
+            }
+        }
+    }
+}
+
+fn on_path(name: &str) -> bool {
+    let dirs = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+    dirs.iter().any(|d| Path::new(d).join(name).exists())
+}
+
+/// The first of the needs that the machine does not meet.
+pub fn missing(needs: &[Need]) -> Option<String> {
+    needs.iter().find_map(|n| n.missing())
+}
+
+/// The reason to skip where the runtime under test is of that kind.
+pub fn deviation(kind: &str, reason: &str) -> Option<String> {
+    (runtime_kind() == kind).then(|| format!("{kind} deviates: {reason}"))
+}
+
+static SKIPPED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Notes that the running test is skipped; the `skip!` macro also ends it. `$VESSEL_TEST_REPORT` names a file that gets
+/// a line for each.
+pub fn skip(reason: &str) {
+    let line = format!("{}: {reason}", test_name());
+    if let Some(path) = std::env::var_os("VESSEL_TEST_REPORT") {
+        let file = fs::OpenOptions::new().append(true).create(true).open(path);
+        file.and_then(|mut f| f.write_all(format!("{line}\n").as_bytes())).unwrap();
+    }
+    // Past libtest's capture, so that it is seen of tests that pass.
+    let _ = writeln!(std::io::stderr(), "SKIP {line}");
+    SKIPPED.lock().unwrap().push(line);
+}
+
+/// The name of the running test. libtest names its threads so; with one thread only it has none.
+pub fn test_name() -> String {
+    std::thread::current().name().unwrap_or("unnamed").to_owned()
+}
+
+/// Prints how many tests were skipped.
+pub fn print_skipped() {
+    let skipped = SKIPPED.lock().map(|s| s.len()).unwrap_or(0);
+    let _ = writeln!(std::io::stderr(), "{skipped} skipped");
+}

@@ -1,0 +1,167 @@
+//! What all tests of one run share: a directory, copies of the binaries, and the check at the very end.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use super::check;
+
+/// Where cgroups are mounted.
+pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+
+/// The things that the tests of one run share.
+pub struct Suite {
+    /// The directory that everything lies below; anybody may search it.
+    pub dir: PathBuf,
+    /// Its name, which is also the name of the cgroup that the containers' cgroups lie in, and part of every id.
+    pub name: String,
+    /// A copy of the runtime that anybody may run.
+    pub runtime: PathBuf,
+    /// The probe, for hard links.
+    pub probe: PathBuf,
+    /// A static busybox, for hard links, if there is one.
+    pub busybox: Option<PathBuf>,
+    next: AtomicUsize,
+}
+
+/// A user without privileges. Where the machine has `alice` (with subordinate ids), it is she.
+#[derive(Clone, Debug)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+    /// In /etc/passwd, and with ranges in /etc/subuid and /etc/subgid.
+    pub name: Option<String>,
+}
+
+impl User {
+    /// An ordinary user; the uid need not be in /etc/passwd.
+    pub fn ordinary() -> User {
+        let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let subuid = fs::read_to_string("/etc/subuid").unwrap_or_default();
+        let alice = passwd.lines().find(|l| l.starts_with("alice:")).filter(|_| subuid.contains("alice:"));
+        match alice.map(|l| l.split(':').collect::<Vec<_>>()) {
+            Some(fields) => User {
+                uid: fields[2].parse().unwrap(),
+                gid: fields[3].parse().unwrap(),
+                name: Some("alice".to_owned()),
+            },
+            None => User { uid: 54321, gid: 54321, name: None },
+        }
+    }
+}
+
+static SUITE: LazyLock<Suite> = LazyLock::new(Suite::new);
+
+/// The suite of this process.
+pub fn suite() -> &'static Suite {
+    &SUITE
+}
+
+/// The runtime under test: `$RUNTIME`, or the binary that was built with the tests.
+pub fn runtime() -> &'static Path {
+    &suite().runtime
+}
+
+/// The first word of `--version`: vessel, runc, crun.
+pub fn runtime_kind() -> &'static str {
+    static KIND: LazyLock<String> = LazyLock::new(|| {
+        let out = super::Cmd::new(runtime()).arg("--version").run().ok();
+        let word = out.stdout.split_whitespace().next().unwrap_or_default().to_owned();
+        if word == "version" { "vessel".to_owned() } else { word }
+    });
+    &KIND
+}
+
+/// Waits until something is so; fails the test when it does not become so.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited 30 s in vain: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+impl Suite {
+    fn new() -> Suite {
+        assert!(nix::unistd::geteuid().is_root(), "the integration tests need root");
+        let name = format!("vessel-test-{}", std::process::id());
+        let dir = std::env::temp_dir().join(&name);
+        fs::create_dir(&dir).unwrap();
+        let bin = dir.join("bin");
+        fs::create_dir(&bin).unwrap();
+        open_to_all(&dir);
+        open_to_all(&bin);
+
+        let found = which(&std::env::var_os("RUNTIME").unwrap_or_else(|| env!("CARGO_BIN_EXE_vessel").into()));
+        let runtime = copy(&found, &bin);
+        let own = std::env::current_exe().unwrap();
+        let built = own.parent().and_then(Path::parent).unwrap().join("examples/probe");
+        let probe = copy(&std::env::var_os("PROBE").map_or(built, PathBuf::from), &bin);
+        let answer = std::process::Command::new(&probe).args(["echo", "ready"]).output().unwrap();
+        assert_eq!(answer.stdout, b"ready\n", "the probe is not built: cargo build --example probe");
+        let busybox = ["/bin/busybox", "/usr/bin/busybox"].iter().map(Path::new).find(|p| p.exists());
+        let busybox = busybox.map(|p| copy(p, &bin));
+
+        // Containers whose runtime has ended come to us, as they come to an engine's monitor.
+        nix::sys::prctl::set_child_subreaper(true).unwrap();
+        // SAFETY: the handler is a plain function, and the libraries that it uses still work at exit.
+        unsafe { libc::atexit(at_exit) };
+        thread::spawn(|| {
+            thread::sleep(Duration::from_secs(1800));
+            eprintln!("the integration tests take more than half an hour: given up");
+            std::process::abort();
+        });
+        Suite { dir, name, runtime, probe, busybox, next: AtomicUsize::new(1) }
+    }
+
+    /// A number that no other caller gets.
+    pub fn number(&self) -> usize {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Lets every user search a directory, whatever the umask is.
+pub fn open_to_all(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn which(name: &OsString) -> PathBuf {
+    let path = PathBuf::from(name);
+    if path.components().count() > 1 {
+        return path;
+    }
+    let dirs = std::env::var_os("PATH").unwrap_or_default();
+    let mut dirs: Vec<_> = std::env::split_paths(&dirs).collect();
+    dirs.extend(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
+    dirs.iter().map(|d| d.join(&path)).find(|p| p.exists()).unwrap_or_else(|| panic!("no program {}", path.display()))
+}
+
+fn copy(from: &Path, dir: &Path) -> PathBuf {
+    let to = dir.join(from.file_name().unwrap());
+    fs::copy(from, &to).unwrap_or_else(|e| panic!("cannot copy {}: {e}", from.display()));
+    open_to_all(&to);
+    to
+}
+
+/// The last check of a run, after libtest has printed its result.
+extern "C" fn at_exit() {
+    let suite = suite();
+    let mut left = check::everything_left(suite);
+    if let Err(e) = fs::remove_dir_all(&suite.dir) {
+        left.push(format!("{}: {e}", suite.dir.display()));
+    }
+    super::need::print_skipped();
+    if !left.is_empty() {
+        eprintln!("the tests left behind:\n  {}", left.join("\n  "));
+        // SAFETY: ends the process without running handlers again.
+        unsafe { libc::_exit(101) };
+    }
+}
