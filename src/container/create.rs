@@ -97,9 +97,13 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     for warning in &config.warnings {
         log::warn(warning);
     }
+    // Never executed: `start` refuses a container without a process.
     let empty = Process::default();
     let process = config.spec.process().as_ref().unwrap_or(&empty);
     let linux = config.spec.linux().clone().unwrap_or_default();
+    if config.spec.process().is_none() && opener != Opener::Start {
+        return Err(Error::new("config.json has no process to run"));
+    }
     check_terminal(process, request, opener)?;
 
     let entry = store::reserve(host, &request.id)?;

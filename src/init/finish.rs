@@ -106,9 +106,10 @@ pub fn execute(ready: Ready, program: &Program<'_>, orders: &mut Orders) -> Resu
     if program.seccomp {
         let filter = orders.filter.take().ok_or_else(|| Error::new("the seccomp filter did not come"))?;
         if let Some(listener) = seccomp::install(&filter)? {
-            match orders.ask(&Report::Listener(listener.as_raw_fd()))? {
-                Order::Listened => {}
-                other => return Err(unexpected(&other)),
+            orders.report(&Report::Listener(listener.as_raw_fd()))?;
+            match orders.end.receive_short()? {
+                Some(Order::Listened) => {}
+                _ => sys::process::exit(1),
             }
         }
     }

@@ -64,21 +64,26 @@ fn ladder(
     }
     run_hooks(setup, orders)?; // 4
     setup.rootfs.enter()?;
-    if setup.program.process.terminal().unwrap_or(false) {
+    if setup.spec.process().is_some() && setup.program.process.terminal().unwrap_or(false) {
         terminal(&setup.program, orders, console, own_mounts)?; // 5
     }
     sysctls(setup.spec, proc)?;
-    // Before the root becomes read-only: a missing working directory is made.
-    finish::enter_cwd(setup.program.process)?;
+    // A container may be created without a process; only `start` needs one.
+    let has_process = setup.spec.process().is_some();
+    if has_process {
+        // Before the root becomes read-only: a missing working directory is made.
+        finish::enter_cwd(setup.program.process)?;
+    }
     if own_mounts {
         setup.rootfs.protect(proc)?;
     }
-    let ready = finish::prepare(&setup.program, orders, proc)?; // 6
+    let ready = has_process.then(|| finish::prepare(&setup.program, orders, proc)).transpose()?; // 6
     let starter = gate::wait(orders, setup.gate.take(), setup.program.preserve_fds)?; // 7
     if let Some(starter) = starter {
         // The gate has closed the old end.
         std::mem::forget(std::mem::replace(&mut orders.end, starter));
     }
+    let ready = ready.ok_or_else(|| Error::new("config.json has no process to start"))?;
     let hooks = setup.program.start_container;
     if !hooks.is_empty() {
         hooks::run(Kind::StartContainer, hooks, &state_here(&setup.program.hook_state, "created"))?;
@@ -138,7 +143,7 @@ pub(super) fn terminal(
             use std::os::fd::AsFd;
             console::send_master(socket.as_fd(), &terminal.master)?;
         }
-        None => orders.end.send_with(&Report::Terminal, Some(&terminal.master))?,
+        None => orders.end.send_with(&Report::Terminal, &terminal.master)?,
     }
     console::adopt(terminal.slave)
 }
