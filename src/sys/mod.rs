@@ -12,3 +12,4 @@ pub mod proc;
 pub mod process;
 pub mod sched;
 pub mod seal;
+pub mod seccomp;
