@@ -4,6 +4,7 @@ mod check;
 mod create;
 mod delete;
 mod exec;
+mod features;
 mod globals;
 mod kill;
 mod lex;
@@ -32,6 +33,7 @@ const VERBS: &[Verb] = &[
     create::VERB,
     delete::VERB,
     exec::VERB,
+    features::VERB,
     kill::VERB,
     list::VERB,
     pause::VERB,
