@@ -6,7 +6,7 @@ use crate::sys::sched;
 
 /// Runs the process only on these CPUs, a list as in `0-3,7`. An empty list changes nothing.
 pub fn apply(cpus: &str) -> Result<()> {
-    let mask = list::parse(cpus).map_err(|e| e.context("process.execCPUAffinity"))?;
+    let mask = list::parse(cpus)?;
     if mask.is_empty() {
         return Ok(());
     }
