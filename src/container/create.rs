@@ -70,10 +70,8 @@ impl Drop for Rollback {
             let _ = entry.remove();
         }
         if let Some((hooks, state)) = &self.poststop {
-            for hook in hooks {
-                if let Err(e) = hooks::run(Kind::Poststop, std::slice::from_ref(hook), state) {
-                    log::warn(&e.to_string());
-                }
+            for failure in hooks::run_all(Kind::Poststop, hooks, state) {
+                log::warn(&failure.to_string());
             }
         }
     }

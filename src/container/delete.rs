@@ -68,10 +68,8 @@ pub(super) fn destroy(entry: &Entry, state: &State) -> Result<()> {
     state.vessel.cgroup.remove()?;
     entry.remove()?;
     let oci = state.oci("stopped").to_string();
-    for hook in &state.vessel.poststop {
-        if let Err(e) = hooks::run(Kind::Poststop, std::slice::from_ref(hook), &oci) {
-            log::warn(&e.to_string());
-        }
+    for failure in hooks::run_all(Kind::Poststop, &state.vessel.poststop, &oci) {
+        log::warn(&failure.to_string());
     }
     Ok(())
 }

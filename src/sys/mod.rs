@@ -13,3 +13,4 @@ pub mod process;
 pub mod sched;
 pub mod seal;
 pub mod seccomp;
+pub mod spawn;
