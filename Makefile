@@ -1,28 +1,84 @@
-# Needs root (or installed packages) and a Rust toolchain; see README.md.
+# Needs a Rust toolchain. What else is needed is installed by hack/needs.sh. See README.md.
 PREFIX ?= /usr/local
-BIN := target/vessel
+CARGO ?= cargo
+TARGET = $(shell rustc --print host-tuple)
+# Where `make` leaves the program.
+BIN := build/vessel
+# Passed to the test program: the begin of a test's name, --nocapture, ...
+TESTS ?=
 
-.PHONY: all test lint ci install clean
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
 
-all: $(BIN)
+.PHONY: all
+all: needs
+	$(CARGO) build --release --locked
+	install -D target/$(TARGET)/release/vessel $(BIN)
 
-$(BIN): FORCE
-	cargo build --release --locked
+# A real container, of a bundle that is made for it.
+.PHONY: run
+run: all
+	hack/demo.sh $(BIN)
 
-.PHONY: FORCE
-FORCE:
+.PHONY: test
+test: unit integration
 
-test:
-	cargo test --locked --all-targets
+.PHONY: unit
+unit: needs
+	$(CARGO) test --locked --lib --bins
 
-lint:
-	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+# Needs root. `make integration RUNTIME=runc TESTS=lifecycle` runs some of the tests against another runtime.
+.PHONY: integration
+integration: build/suite
+	@mkdir -p build/report
+	PROBE=build/suite/probe RUNTIME=$${RUNTIME:-build/suite/vessel} build/suite/integration $(TESTS) 2>&1 | tee build/report/here.log
 
-ci: lint all test
+# The same in a throwaway machine with systemd and cgroup v2 (hack/testbed).
+.PHONY: testbed
+testbed: build/suite
+	@mkdir -p build/report
+	hack/testbed run --lsm apparmor -- env RUNTIME="$${RUNTIME:-}" hack/testbed-suite.sh build/suite $(TESTS) 2>&1 | tee build/report/testbed.log
 
+# The test program with what it needs, which run without cargo.
+.PHONY: build/suite
+build/suite: needs
+	$(CARGO) build --locked --bin vessel --example probe
+	@mkdir -p $@
+	$(CARGO) test --locked --test integration --no-run --message-format json | \
+		sed -n 's/.*"name":"integration".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1 | xargs -I{} cp {} $@/integration
+	cp target/$(TARGET)/debug/vessel target/$(TARGET)/debug/examples/probe $@/
+
+.PHONY: lint
+lint: needs
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	hack/layers.sh
+
+.PHONY: layers
+layers:
+	hack/layers.sh
+
+# All that must pass before a change lands. Both machines run to their end, so that one report tells all.
+.PHONY: ci
+ci: lint unit all
+	rm -rf build/report
+	$(MAKE) --no-print-directory integration || touch build/report/failed
+	$(MAKE) --no-print-directory testbed || touch build/report/failed
+	cd build/report && ../../hack/report.sh here.log testbed.log && [ ! -e failed ]
+
+.PHONY: install
 install: $(BIN)
 	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/vessel
 
+$(BIN):
+	$(MAKE) all
+
+.PHONY: needs
+needs:
+	@hack/needs.sh
+
+.PHONY: clean
 clean:
-	cargo clean
+	$(CARGO) clean
+	rm -rf build

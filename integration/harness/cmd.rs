@@ -193,7 +193,19 @@ impl Running {
     /// Waits until its standard output has a text, and returns all of it.
     #[track_caller]
     pub fn wait_for(&self, text: &str) -> String {
-        super::eventually(&format!("{text:?} from {}", self.shown), || Some(self.stdout()).filter(|s| s.contains(text)))
+        super::eventually(&format!("{text:?} from {}", self.shown), || {
+            let ended = self.ended();
+            let found = Some(self.stdout()).filter(|s| s.contains(text));
+            assert!(found.is_some() || !ended, "{} ended without {text:?}: {}", self.shown, self.stderr());
+            found
+        })
+    }
+
+    /// Whether it has ended; its status stays for [`Running::wait`].
+    pub fn ended(&self) -> bool {
+        use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+        !matches!(waitid(Id::Pid(nix::unistd::Pid::from_raw(self.pid())), flags), Ok(WaitStatus::StillAlive))
     }
 
     pub fn signal(&self, signal: nix::sys::signal::Signal) {

@@ -1,0 +1,16 @@
+#!/bin/bash
+# Inside the test bed: runs the built integration tests against the built vessel.
+#   hack/testbed-suite.sh DIR [ARG...]     DIR has integration, probe and vessel; the rest goes to the test program
+# RUNTIME names another runtime of the guest.
+set -euo pipefail
+dir=$1
+shift
+# The host's files are slow to get at, and of a filesystem that cannot do all that a disk's can.
+own=/var/lib/vessel-suite
+mkdir -p "$own/tmp"
+cp "$dir"/{integration,probe,vessel} "$own/"
+export TMPDIR=$own/tmp PROBE=$own/probe
+[ -n "${RUNTIME:-}" ] || export RUNTIME=$own/vessel
+cd "$own"
+# One processor, but much waiting.
+exec ./integration --test-threads 3 "$@"
