@@ -1,4 +1,16 @@
 //! Cgroups: where a container's processes are counted, limited, frozen and ended (config-linux.md, "Control groups").
+//!
+//! A container has one directory in each hierarchy of a v1 host, or the one directory of a v2 host; a hybrid host has
+//! both kinds, with all controllers on the v1 side.
+
+mod apply;
+mod entry;
+mod files;
+mod freezer;
+mod limits;
+mod locate;
+mod make;
+mod processes;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -6,7 +18,11 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Result};
+
+/// What a rootless caller can do about a controller or a cgroup that is not its own.
+const DELEGATION: &str = "to let a user have cgroups, set Delegate=yes in \
+    /etc/systemd/system/user@.service.d/delegate.conf, and start from systemd-run --user --scope";
 
 /// Who makes the cgroups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,8 +43,25 @@ pub struct Dir {
     pub hierarchy: String,
     /// Where the hierarchy is mounted on the host.
     pub mountpoint: PathBuf,
-    /// The container's path in the hierarchy, absolute ("/vessel/abc").
+    /// The container's path below the mount point, absolute ("/vessel/abc").
     pub path: PathBuf,
+}
+
+impl Dir {
+    /// The directory itself.
+    pub fn directory(&self) -> PathBuf {
+        files::below(&self.mountpoint, &self.path)
+    }
+
+    /// Whether it belongs to the v2 hierarchy.
+    pub fn is_v2(&self) -> bool {
+        self.hierarchy.is_empty()
+    }
+
+    /// Whether it is of the v1 hierarchy with that controller.
+    fn has(&self, controller: &str) -> bool {
+        !controller.is_empty() && self.hierarchy.split(',').any(|name| name == controller)
+    }
 }
 
 /// The cgroup of a container: a directory in each hierarchy. It is kept in the container's state.
@@ -41,92 +74,130 @@ pub struct Cgroup {
     pub dirs: Vec<Dir>,
     /// Whether the host has v2 only.
     pub unified: bool,
+    /// Whether the caller may lack rights on cgroups, which is forgiven where nothing was asked for.
+    pub rootless: bool,
+    /// Whether the configuration names the cgroup.
+    pub explicit: bool,
 }
 
 /// Descriptors by which a process enters a cgroup. They belong to the parent and are inherited by the fork.
 #[derive(Debug, Default)]
 pub struct Entry {
-    /// The v2 directory, for CLONE_INTO_CGROUP; only on a unified host, where controllers make migration slow.
+    /// The v2 directory, for CLONE_INTO_CGROUP, the only way into v2 that takes no lock of the whole system.
     pub clone_into: Option<OwnedFd>,
-    /// The `tasks`/`cgroup.procs` files of all other hierarchies, to which the process itself writes `0` while it has
-    /// one thread; with the path of each, for messages.
+    /// The `tasks` files of the v1 hierarchies, to which the process itself writes `0` while it has one thread; with the
+    /// path of each, for messages.
     pub procs: Vec<(OwnedFd, PathBuf)>,
 }
 
 impl Cgroup {
-    /// Decides where the container's cgroup is: `cgroupsPath` of the configuration as runc reads it (absolute from the
-    /// mount point of the hierarchy and its own root, relative to the caller's cgroup; none: `/ID`).
-    pub fn locate(_driver: Driver, _cgroups_path: Option<&Path>, _id: &str, _rootless: bool) -> Result<Cgroup> {
-        Err(Error::new("cgroups are not built yet"))
+    /// Decides where the container's cgroup is: `cgroupsPath` of the configuration as runc reads it. An absolute one
+    /// starts at the mount point of the hierarchy; a relative one at the caller's cgroup (v1) or beside it (v2); none
+    /// stands for the relative path `ID`. No `..` leads out.
+    pub fn locate(driver: Driver, cgroups_path: Option<&Path>, id: &str, rootless: bool) -> Result<Cgroup> {
+        locate::locate(driver, cgroups_path, id, rootless)
     }
 
-    /// Makes the directories and enables the controllers that `resources` need.
-    pub fn create(&self, _resources: Option<&LinuxResources>, _pids_limit: Option<i64>) -> Result<()> {
-        Err(Error::new("cgroups are not built yet"))
+    /// Makes the directories and enables the controllers. A cgroup that exists has to be empty and thawed. Where a
+    /// rootless caller may make none and asked for no limits, the cgroup becomes one without directories. A failure
+    /// leaves nothing behind.
+    pub fn create(&mut self, resources: Option<&LinuxResources>, pids_limit: Option<i64>) -> Result<()> {
+        make::create(self, resources, pids_limit)
     }
 
-    /// Sets the limits of `resources`, the rules for devices among them.
-    pub fn apply(&self, _resources: &LinuxResources, _pids_limit: Option<i64>) -> Result<()> {
-        Err(Error::new("cgroups are not built yet"))
+    /// Sets the limits of `resources`, without the rules for devices. To be done before a process enters: a cpuset
+    /// without processors takes none.
+    pub fn apply(&self, resources: Option<&LinuxResources>, pids_limit: Option<i64>) -> Result<()> {
+        apply::limits(self, resources, pids_limit)
+    }
+
+    /// The fields of `resources` that the host's cgroups have nothing for and that are left out, each as a warning.
+    pub fn ignored(&self, resources: &LinuxResources) -> Vec<String> {
+        limits::ignored(resources, self.unified)
     }
 
     /// Opens what a process needs to enter.
     pub fn entry(&self) -> Result<Entry> {
-        Err(Error::new("cgroups are not built yet"))
+        entry::entry(self)
     }
 
-    /// The same for `exec --cgroup`: sub-cgroups by controller (v1) or one path (v2, key empty), below the container's.
-    pub fn sub_entry(&self, _sub: &[String]) -> Result<Entry> {
-        Err(Error::new("cgroups are not built yet"))
+    /// The same for `exec --cgroup`: sub-cgroups by controller (v1) or one path for all, below the container's.
+    pub fn sub_entry(&self, sub: &[String]) -> Result<Entry> {
+        entry::sub_entry(self, sub)
     }
 
-    /// Opens what a process needs to enter the cgroup that init `pid` is in, which may be below the container's own.
-    pub fn init_entry(&self, _pid: i32) -> Result<Entry> {
-        Err(Error::new("cgroups are not built yet"))
+    /// The same for the cgroup that the process `pid` of the container has moved to (v2): where that one has enabled
+    /// controllers for cgroups of its own, the container's takes no processes (EBUSY).
+    pub fn init_entry(&self, pid: i32) -> Result<Entry> {
+        entry::init_entry(self, pid)
     }
 
     /// Gives a user namespace's root the cgroup that the kernel lets it have (/sys/kernel/cgroup/delegate).
-    pub fn delegate(&self, _uid: u32) -> Result<()> {
-        Err(Error::new("cgroups are not built yet"))
+    pub fn delegate(&self, uid: u32) -> Result<()> {
+        let Some(dir) = self.v2().filter(|_| self.unified) else { return Ok(()) };
+        let path = dir.directory();
+        let names = std::fs::read_to_string("/sys/kernel/cgroup/delegate")
+            .unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".to_string());
+        let chown = |path: &Path| std::os::unix::fs::lchown(path, Some(uid), None);
+        chown(&path).context(|| format!("cannot give the cgroup {} to uid {uid}", path.display()))?;
+        for name in names.lines() {
+            let file = path.join(name);
+            match chown(&file) {
+                // The list has files of controllers too, which may not be enabled here.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                other => other.context(|| format!("cannot give {} to uid {uid}", file.display()))?,
+            }
+        }
+        Ok(())
     }
 
     /// Stops all processes (`pause`) and waits until they stand.
     pub fn freeze(&self) -> Result<()> {
-        Err(Error::new("cgroups are not built yet"))
+        freezer::freeze(self)
     }
 
     /// Lets them go on (`resume`).
     pub fn thaw(&self) -> Result<()> {
-        Err(Error::new("cgroups are not built yet"))
+        freezer::thaw(self)
     }
 
     /// Whether the processes are stopped by the freezer.
     pub fn frozen(&self) -> Result<bool> {
-        Err(Error::new("cgroups are not built yet"))
+        freezer::frozen(self)
     }
 
     /// The pids of all processes in the cgroup and below it, as the caller sees them.
     pub fn pids(&self) -> Result<Vec<i32>> {
-        Err(Error::new("cgroups are not built yet"))
+        processes::pids(self)
     }
 
     /// Sends a signal to every process in the cgroup and below; SIGKILL at once by `cgroup.kill` where it is there.
-    pub fn kill(&self, _signal: i32) -> Result<()> {
-        Err(Error::new("cgroups are not built yet"))
+    pub fn kill(&self, signal: i32) -> Result<()> {
+        processes::kill(self, signal)
     }
 
     /// Removes the directories, deepest first; those already gone are no error. Ends processes that are left.
     pub fn remove(&self) -> Result<()> {
-        Err(Error::new("cgroups are not built yet"))
+        processes::remove(self)
     }
 
     /// Whether any directory of it exists.
     pub fn exists(&self) -> bool {
-        false
+        self.dirs.iter().any(|dir| dir.directory().exists())
     }
 
     /// Whether the cgroup has processes in it, or below.
     pub fn populated(&self) -> Result<bool> {
-        Err(Error::new("cgroups are not built yet"))
+        processes::populated(self)
+    }
+
+    /// The v2 directory.
+    fn v2(&self) -> Option<&Dir> {
+        self.dirs.iter().find(|dir| dir.is_v2())
+    }
+
+    /// The v1 directory with a controller.
+    fn dir_of(&self, controller: &str) -> Option<&Dir> {
+        self.dirs.iter().find(|dir| dir.has(controller))
     }
 }

@@ -113,7 +113,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
         poststop: None,
     };
     let rootless = host.rootless.unwrap_or_else(|| !nix::unistd::geteuid().is_root());
-    let cgroup = Cgroup::locate(host.driver, linux.cgroups_path().as_deref(), &request.id, rootless)?;
+    let mut cgroup = Cgroup::locate(host.driver, linux.cgroups_path().as_deref(), &request.id, rootless)?;
     let mut state = first_state(&config.spec, &bundle, request, &cgroup, rootless)?;
     // Before anything is made: whatever kills this process now, `delete --force` finds what to remove.
     entry.write_config(&config.text)?;
@@ -122,11 +122,16 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     let plan = namespaces::plan(&linux)?;
     state.vessel.pid_namespace = plan.own(CloneFlags::CLONE_NEWPID);
     let root = plan_rootfs(&config, &bundle, &cgroup, &plan, request)?;
+    let resources = linux.resources().as_ref();
+    cgroup.create(resources, config.pids_limit)?;
+    // Not before: a cgroup that was there already belongs to others.
     rollback.cgroup = Some(cgroup.clone());
-    cgroup.create(linux.resources().as_ref(), config.pids_limit)?;
-    if let Some(resources) = linux.resources() {
-        cgroup.apply(resources, config.pids_limit)?;
+    cgroup.apply(resources, config.pids_limit)?;
+    for warning in resources.map(|resources| cgroup.ignored(resources)).unwrap_or_default() {
+        log::warn(&warning);
     }
+    state.cgroup_paths = cgroup_paths(&cgroup);
+    state.vessel.cgroup = cgroup.clone();
     let cgroup_entry = cgroup.entry()?;
     let proc = Proc::open()?;
     let console = request.console_socket.as_deref().map(console::connect).transpose()?;

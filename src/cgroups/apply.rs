@@ -1,0 +1,131 @@
+//! Setting limits: the thin part that writes what `limits` has planned, and explains what the kernel refuses.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::LinuxResources;
+use rustix::fs::{Access, AtFlags};
+use rustix::io::Errno;
+
+use super::limits::{self, Missing, Write};
+use super::{Cgroup, DELEGATION, files};
+use crate::error::{Error, Result};
+
+/// Sets the limits of `resources`.
+pub(super) fn limits(cgroup: &Cgroup, resources: Option<&LinuxResources>, pids_limit: Option<i64>) -> Result<()> {
+    let writes = limits::plan(resources, pids_limit, cgroup.unified)?;
+    if let Some(resources) = resources.filter(|_| cgroup.unified) {
+        check_usage(cgroup, resources)?;
+    }
+    let mut rest = writes.as_slice();
+    while let Some(first) = rest.first() {
+        let same = rest.iter().take_while(|write| write.controller == first.controller).count();
+        let (group, others) = rest.split_at(same);
+        rest = others;
+        let dir = if cgroup.unified { cgroup.v2() } else { cgroup.dir_of(&first.controller) };
+        let path = dir.ok_or_else(|| first.no_hierarchy())?.directory();
+        Target::open(path, cgroup.rootless)?.write_group(group)?;
+    }
+    Ok(())
+}
+
+/// A directory that is being written to.
+struct Target {
+    path: PathBuf,
+    fd: OwnedFd,
+    rootless: bool,
+}
+
+impl Target {
+    fn open(path: PathBuf, rootless: bool) -> Result<Target> {
+        let fd = files::open_dir(&path)
+            .map_err(|e| Error::from_errno(e.raw_os_error(), format!("cannot open the cgroup {}", path.display())))?;
+        Ok(Target { path, fd, rootless })
+    }
+
+    /// Writes the values of one controller. One that is refused may fit after another has been set, so it gets a second
+    /// turn at the end: a limit that grows beyond the old bound, or one that shrinks below.
+    fn write_group(&self, writes: &[Write]) -> Result<()> {
+        let mut later = Vec::new();
+        for write in writes {
+            match self.write(write) {
+                Ok(()) => {}
+                Err(Errno::INVAL) if write.ordered && writes.len() > 1 => later.push(write),
+                Err(e) => return Err(self.explain(write, e)),
+            }
+        }
+        later.into_iter().try_for_each(|write| self.write(write).map_err(|e| self.explain(write, e)))
+    }
+
+    fn write(&self, write: &Write) -> Result<(), Errno> {
+        match (files::write(&self.fd, &write.file, &write.value), &write.missing) {
+            (Err(Errno::NOENT), Missing::Skip) => Ok(()),
+            (Err(Errno::NOENT), Missing::Or(file, value)) => files::write(&self.fd, file, value),
+            (result, _) => result,
+        }
+    }
+
+    fn explain(&self, write: &Write, errno: Errno) -> Error {
+        let e = match &write.missing {
+            Missing::Or(file, value)
+                if rustix::fs::accessat(&self.fd, &*write.file, Access::EXISTS, AtFlags::empty()).is_err() =>
+            {
+                files::cannot_write(errno, &self.path, file, value)
+            }
+            _ => files::cannot_write(errno, &self.path, &write.file, &write.value),
+        };
+        let e = match errno {
+            Errno::NOENT | Errno::ACCESS | Errno::PERM => self.explain_missing(write, e),
+            // The kernel of v1 does not go below what is in use.
+            Errno::BUSY if write.file == "memory.limit_in_bytes" => Error::new(format!(
+                "unable to set memory limit to {} (current usage: {}, peak usage: {})",
+                write.value,
+                self.number("memory.usage_in_bytes"),
+                self.number("memory.max_usage_in_bytes")
+            )),
+            Errno::NODEV => e.hint("there is no such block device, or the scheduler of it knows no weights"),
+            Errno::INVAL if write.controller == "cpuset" => e.hint("the parent cgroup does not have all of these"),
+            _ => e,
+        };
+        e.context(&write.field)
+    }
+
+    fn explain_missing(&self, write: &Write, e: Error) -> Error {
+        let name = &write.controller;
+        let enabled = files::read(&self.fd, "cgroup.controllers");
+        let lacks = enabled.is_ok_and(|names| !names.split_whitespace().any(|word| word == &**name));
+        if write.file == "memory.memsw.limit_in_bytes" {
+            e.hint("the kernel does not count swap: boot with swapaccount=1")
+        } else if !lacks || name == "cgroup" {
+            e
+        } else {
+            let text = format!("can't be set: controller {name:?} not available in {}", self.path.display());
+            let e = Error::new(text);
+            if self.rootless { e.hint(DELEGATION) } else { e }
+        }
+    }
+
+    fn number(&self, file: &str) -> String {
+        files::read(&self.fd, file).map_or("unknown".into(), |text| text.trim().to_string())
+    }
+}
+
+/// `memory.checkBeforeUpdate`: refuses a limit below the usage, where v2 would end processes until it fits.
+fn check_usage(cgroup: &Cgroup, resources: &LinuxResources) -> Result<()> {
+    let Some(memory) = resources.memory().as_ref().filter(|memory| memory.check_before_update() == Some(true)) else {
+        return Ok(());
+    };
+    let Some(usage) = cgroup.v2().and_then(|dir| usage(&dir.directory())) else { return Ok(()) };
+    for (field, name, limit) in [("swap", "memory+swap", memory.swap()), ("limit", "memory", memory.limit())] {
+        if let Some(limit) = limit.filter(|&limit| limit > 0 && limit.unsigned_abs() <= usage) {
+            let text = format!("rejecting {name} limit {limit} <= usage {usage}");
+            return Err(Error::new(text).context(format!("linux.resources.memory.{field}")));
+        }
+    }
+    Ok(())
+}
+
+fn usage(path: &Path) -> Option<u64> {
+    let fd = files::open_dir(path).ok()?;
+    files::read(fd, "memory.current").ok()?.trim().parse().ok()
+}

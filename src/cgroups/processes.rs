@@ -1,0 +1,239 @@
+//! The processes of a cgroup: counting, ending, and the removal of the directories when they are gone.
+//!
+//! A container may nest cgroups as deep as it likes, so the walks hold two descriptors at most and no long paths.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{AtFlags, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags};
+
+use super::{Cgroup, files};
+use crate::error::{Context, Error, Result};
+
+/// How long processes may take to end after SIGKILL: one in the middle of a large exit or of slow I/O needs a while.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Calls `visit` with the directory at `top` and with all below it. What vanishes meanwhile is passed over.
+fn walk(top: OwnedFd, mut visit: impl FnMut(BorrowedFd<'_>) -> Result<(), Errno>) -> Result<(), Errno> {
+    visit(top.as_fd())?;
+    let mut todo = vec![files::children(top.as_fd())?];
+    let mut here = top;
+    while let Some(names) = todo.last_mut() {
+        let Some(name) = names.pop() else {
+            todo.pop();
+            if !todo.is_empty() {
+                here = open_below(&here, "..")?;
+            }
+            continue;
+        };
+        match open_below(&here, &name) {
+            Ok(child) => {
+                visit(child.as_fd())?;
+                todo.push(files::children(child.as_fd())?);
+                here = child;
+            }
+            Err(Errno::NOENT) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+fn open_below(dir: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+    files::open_file(dir, name, OFlags::RDONLY | OFlags::DIRECTORY)
+}
+
+/// The pids in the cgroup at `path` and below. A directory that is gone has none.
+pub(super) fn pids_at(path: &Path) -> Result<Vec<i32>> {
+    let mut pids = Vec::new();
+    let result = files::open_dir(path).and_then(|top| {
+        walk(top, |dir| {
+            let table = files::open_file(dir, "cgroup.procs", OFlags::RDONLY)?;
+            let text = match files::read_all(table.as_fd()) {
+                // Threads that are spread over cgroups are only listed one by one.
+                Err(Errno::OPNOTSUPP) => {
+                    files::read_all(files::open_file(dir, "cgroup.threads", OFlags::RDONLY)?.as_fd())?
+                }
+                other => other?,
+            };
+            // 0 stands for a process of a pid namespace that the caller does not see.
+            pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|&pid| pid > 0));
+            Ok(())
+        })
+    });
+    match result {
+        Ok(()) | Err(Errno::NOENT | Errno::NODEV) => Ok(pids),
+        Err(e) => Err(files::cannot_read(e, path, "cgroup.procs")),
+    }
+}
+
+/// See [`Cgroup::pids`].
+pub(super) fn pids(cgroup: &Cgroup) -> Result<Vec<i32>> {
+    // Every process is in every hierarchy; the freezer's is the one that a container has the least use for.
+    let dir = cgroup.dirs.iter().find(|dir| dir.has("freezer")).or(cgroup.dirs.first());
+    dir.map_or(Ok(Vec::new()), |dir| pids_at(&dir.directory()))
+}
+
+/// See [`Cgroup::populated`].
+pub(super) fn populated(cgroup: &Cgroup) -> Result<bool> {
+    let Some(dir) = cgroup.v2() else {
+        return Ok(!pids(cgroup)?.is_empty());
+    };
+    let path = dir.directory();
+    match files::open_dir(&path).and_then(|fd| files::read(fd, "cgroup.events")) {
+        Ok(text) => Ok(files::value(&text, "populated") == Some("1")),
+        Err(Errno::NOENT | Errno::NODEV) => Ok(false),
+        Err(e) => Err(files::cannot_read(e, &path, "cgroup.events")),
+    }
+}
+
+/// See [`Cgroup::kill`].
+pub(super) fn kill(cgroup: &Cgroup, signal: i32) -> Result<()> {
+    if signal == libc::SIGKILL
+        && let Some(dir) = cgroup.v2()
+    {
+        match files::open_dir(&dir.directory()).and_then(|fd| files::write(fd, "cgroup.kill", "1")) {
+            // A process that the freezer of v1 holds dies only when it is let go.
+            Ok(()) if cgroup.unified => return Ok(()),
+            Ok(()) => return cgroup.thaw(),
+            Err(Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP | Errno::ACCESS | Errno::PERM) => {}
+            Err(e) => return Err(files::cannot_write(e, &dir.directory(), "cgroup.kill", "1")),
+        }
+    }
+    // Standing processes have no children that the signal would miss.
+    let was_frozen = cgroup.frozen().unwrap_or(false);
+    let frozen = was_frozen || cgroup.freeze().is_ok();
+    let sent = signal_all(cgroup, signal, !frozen);
+    if frozen && (!was_frozen || signal == libc::SIGKILL) {
+        cgroup.thaw()?;
+    }
+    sent
+}
+
+/// Sends a signal to each process; with `again` also to those that appeared meanwhile.
+fn signal_all(cgroup: &Cgroup, signal: i32, again: bool) -> Result<()> {
+    let mut done = BTreeSet::new();
+    loop {
+        let new: Vec<i32> = pids(cgroup)?.into_iter().filter(|pid| done.insert(*pid)).collect();
+        for &pid in &new {
+            send(pid, signal)?;
+        }
+        if new.is_empty() || !again {
+            return Ok(());
+        }
+    }
+}
+
+fn send(pid: i32, signal: i32) -> Result<()> {
+    match nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal_of(signal)?) {
+        Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
+        Err(e) => Err(e).context(|| format!("cannot send signal {signal} to process {pid}")),
+    }
+}
+
+fn signal_of(number: i32) -> Result<nix::sys::signal::Signal> {
+    nix::sys::signal::Signal::try_from(number).map_err(|_| Error::new(format!("signal {number} is not known")))
+}
+
+/// See [`Cgroup::remove`].
+pub(super) fn remove(cgroup: &Cgroup) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut killed = false;
+    let mut first = None;
+    for dir in cgroup.dirs.iter().rev() {
+        if let Err(e) = remove_dir(cgroup, &dir.directory(), &mut killed, deadline) {
+            first.get_or_insert(e);
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
+
+/// Removes one directory, in the common case by one system call.
+fn remove_dir(cgroup: &Cgroup, path: &Path, killed: &mut bool, deadline: Instant) -> Result<()> {
+    let mut pause = Duration::from_micros(200);
+    loop {
+        match rustix::fs::rmdir(path) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::INTR) => continue,
+            Err(Errno::BUSY | Errno::NOTEMPTY) => {}
+            // A read-only mount says so even where there is nothing to remove.
+            Err(Errno::ROFS) if !path.exists() => return Ok(()),
+            Err(e) => return Err(cannot_remove(e, path)),
+        }
+        let below = files::open_dir(path).and_then(remove_below);
+        if below == Ok(true) {
+            continue;
+        }
+        let left = pids_at(path)?;
+        if Instant::now() >= deadline {
+            let e = cannot_remove(below.err().unwrap_or(Errno::BUSY), path);
+            let list: Vec<_> = left.iter().take(10).map(i32::to_string).collect();
+            return Err(if list.is_empty() { e } else { e.hint(format!("processes left: {}", list.join(", "))) });
+        }
+        if !left.is_empty() && !*killed {
+            *killed = true;
+            kill(cgroup, libc::SIGKILL)?;
+        }
+        match left.first() {
+            Some(&pid) => wait_end(pid, deadline.min(Instant::now() + pause)),
+            None => std::thread::sleep(pause),
+        }
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}
+
+fn cannot_remove(errno: Errno, path: &Path) -> Error {
+    Error::from_errno(errno.raw_os_error(), format!("cannot remove cgroup {}", path.display()))
+}
+
+/// Removes the cgroups below a directory. Whether there were any; EBUSY where one has processes.
+fn remove_below(top: OwnedFd) -> Result<bool, Errno> {
+    let mut here = top;
+    let mut todo = vec![files::children(here.as_fd())?];
+    if todo[0].is_empty() {
+        return Ok(false);
+    }
+    while let Some(names) = todo.last_mut() {
+        let Some(name) = names.pop() else {
+            todo.pop();
+            if !todo.is_empty() {
+                here = open_below(&here, "..")?;
+            }
+            continue;
+        };
+        match rustix::fs::unlinkat(&here, name.as_str(), AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::BUSY | Errno::NOTEMPTY) => {
+                let child = match open_below(&here, &name) {
+                    Err(Errno::NOENT) => continue,
+                    other => other?,
+                };
+                let below = files::children(child.as_fd())?;
+                if below.is_empty() {
+                    return Err(Errno::BUSY);
+                }
+                // Its turn comes again when it is empty.
+                names.push(name);
+                todo.push(below);
+                here = child;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(true)
+}
+
+/// Waits until a process ends, or until the time is over.
+fn wait_end(pid: i32, until: Instant) {
+    let Some(pidfd) = Pid::from_raw(pid).and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok())
+    else {
+        return;
+    };
+    let left = until.saturating_duration_since(Instant::now());
+    let _ = rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Timespec::try_from(left).ok().as_ref());
+}
