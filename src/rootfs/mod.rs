@@ -2,13 +2,35 @@
 //! "Masked Paths", "Readonly Paths", "Rootfs Mount Propagation").
 //!
 //! The runtime makes a [`Plan`] with every source on the host opened; init carries it out in the new mount namespace, by
-//! descriptors only.
+//! descriptors only: [`Plan::mount`], then [`Plan::enter`], then [`Plan::protect`].
 
+mod bind;
+mod cgroup;
+mod devices;
+mod enter;
+mod filesystem;
+mod idmap;
+mod inroot;
+mod mounts;
+mod place;
+mod protect;
+mod resolve;
+mod tmpfs;
+
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use libc::{MS_SHARED, MS_SLAVE, MS_UNBINDABLE};
+use rustix::fs::Mode;
+use rustix::mount::MountPropagationFlags;
+
+use crate::error::{Context, Error, Result};
 use crate::spec::Config;
 use crate::sys::proc::Proc;
+use devices::Device;
+use mounts::{Common, Kind, Mount};
+use place::Inside;
+use protect::Masks;
 
 /// What the plan needs beside the configuration.
 #[derive(Debug)]
@@ -25,7 +47,8 @@ pub struct Input<'a> {
     pub cgroup_namespace: bool,
     /// Whether init is in a user namespace other than the runtime's (new or joined): device nodes cannot be made there.
     pub user_namespace: bool,
-    /// The mount namespace is new; where it is joined or the host's, nothing is mounted or pivoted.
+    /// Whether init has a mount namespace other than the runtime's. A joined one is set up as a new one is. Where it is
+    /// the runtime's own, init only changes its root: mounts there would be the host's.
     pub mount_namespace: bool,
     /// Whether init has a network namespace of its own (new or joined): only its owner may mount a sysfs.
     pub network_namespace: bool,
@@ -40,35 +63,137 @@ pub struct CgroupMount {
     pub hierarchy: String,
     /// Where the host has it mounted.
     pub mountpoint: PathBuf,
-    /// The container's path in it.
+    /// The container's path in it, from the mount point ("/vessel/abc").
     pub path: PathBuf,
 }
 
 /// The work of init on the root filesystem, resolved.
 #[derive(Debug)]
-pub struct Plan {}
+pub struct Plan {
+    /// root.path, absolute, and a clone of it, once it is there.
+    root: (PathBuf, Option<OwnedFd>),
+    read_only: bool,
+    mount_namespace: bool,
+    no_pivot: bool,
+    /// linux.rootfsPropagation as flags of mount(2); 0 where it is not set.
+    propagation: u64,
+    mounts: Vec<Mount>,
+    common: Common,
+    devices: Vec<Device>,
+    /// Whether to make devices and links: not where the configuration brings a /dev of the host.
+    set_up_dev: bool,
+    masked: Vec<String>,
+    readonly_paths: Vec<String>,
+    /// What only exists from `mount` on.
+    inside: Option<Inside>,
+    late: Vec<OwnedFd>,
+    masks: Option<Masks>,
+}
 
 /// Resolves the configuration and opens every source on the host that the runtime can open for init: each bind source
 /// and the root itself is cloned by open_tree(2), with its attributes and id mappings set. In the runtime, before the
 /// fork.
-pub fn plan(_input: &Input<'_>) -> Result<Plan> {
-    Err(Error::new("root filesystems are not built yet"))
+pub fn plan(input: &Input<'_>) -> Result<Plan> {
+    resolve::plan(input)
 }
 
 impl Plan {
     /// Attaches the root, mounts everything on it, makes the devices and links. In init, in the new mount namespace, with
-    /// the host's root still being `/`.
+    /// the host's root still being `/`. Changes the current directory.
     pub fn mount(&mut self) -> Result<()> {
-        Err(Error::new("root filesystems are not built yet"))
+        if !self.mount_namespace {
+            return Ok(());
+        }
+        // Modes of directories and nodes are meant as they are.
+        let umask = rustix::process::umask(Mode::empty());
+        let done = self.mount_all();
+        rustix::process::umask(umask);
+        done
+    }
+
+    fn mount_all(&mut self) -> Result<()> {
+        // Nothing done here may reach the host, not even the unmounting of the old root.
+        rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+            .context(|| "cannot make the mounts of the new namespace slaves of the host's")?;
+        self.open_late()?;
+        let inside = self.attach_root().context(|| format!("root.path: cannot mount {}", self.root.0.display()))?;
+        for mount in &mut self.mounts {
+            if let Some(mount) = mount.carry_out(&inside, &self.common)? {
+                self.late.push(mount);
+            }
+        }
+        if self.set_up_dev {
+            devices::make(&mut self.devices, &inside)?;
+            devices::link(&inside)?;
+        }
+        self.inside = Some(inside);
+        Ok(())
+    }
+
+    /// Opens what the runtime could not, while the host's paths are there.
+    fn open_late(&mut self) -> Result<()> {
+        for mount in &mut self.mounts {
+            if let Kind::Bind(bind) = &mut mount.kind {
+                bind.open_late().map_err(|e| e.context(format!("{}.source", mount.place)))?;
+            }
+        }
+        if self.set_up_dev {
+            devices::open_late(&mut self.devices)?;
+        }
+        if !self.masked.is_empty() {
+            self.masks = Some(Masks::new(self.common.label.clone())?);
+        }
+        Ok(())
+    }
+
+    /// Puts the root's tree on `/`, where it is found whatever its path is by now.
+    fn attach_root(&mut self) -> Result<Inside> {
+        let tree = match self.root.1.take() {
+            Some(tree) => tree,
+            None => self::resolve::clone_root(&self.root.0, self.propagation)?,
+        };
+        place::attach_on_root(&tree)?;
+        Inside::new(tree)
     }
 
     /// Changes into the root (pivot_root, or MS_MOVE, or chroot where the mount namespace is not new) and drops the old one.
     pub fn enter(&mut self) -> Result<()> {
-        Err(Error::new("root filesystems are not built yet"))
+        match &self.inside {
+            Some(inside) if self.no_pivot => enter::chroot(&inside.root),
+            Some(inside) => enter::pivot(&inside.root),
+            None if !self.mount_namespace => {
+                let root = resolve::open_root(&self.root.0)?;
+                rustix::process::fchdir(&root).context(|| "cannot enter the root filesystem")?;
+                rustix::process::chroot(".").context(|| "cannot chroot")?;
+                rustix::process::chdir("/").context(|| "cannot change to the root filesystem")
+            }
+            None => Err(Error::new("the root filesystem is not mounted yet")),
+        }
     }
 
-    /// After the root was entered: propagation of the root, read-only root and late read-only mounts, read-only and masked paths.
+    /// After the root was entered: propagation of the root, read-only root and late read-only mounts, read-only and masked
+    /// paths. What is made in /dev later than that must not need a writable one.
     pub fn protect(&mut self, _proc: &Proc) -> Result<()> {
-        Err(Error::new("root filesystems are not built yet"))
+        let Some(inside) = &self.inside else { return Ok(()) };
+        let root = &inside.root;
+        if self.propagation & (MS_SHARED | MS_SLAVE | MS_UNBINDABLE) != 0 {
+            bind::propagate(root, self.propagation).context(|| "linux.rootfsPropagation")?;
+        }
+        for mount in self.late.drain(..) {
+            protect::remount_read_only(&mount).context(|| "cannot make a tmpfs read-only")?;
+        }
+        if self.read_only {
+            protect::remount_read_only(root).context(|| "root.readonly: cannot make the root filesystem read-only")?;
+        }
+        for (i, path) in self.readonly_paths.iter().enumerate() {
+            protect::read_only(root, path)
+                .context(|| format!("linux.readonlyPaths[{i}]: cannot make {path} read-only"))?;
+        }
+        if let Some(masks) = &mut self.masks {
+            for (i, path) in self.masked.iter().enumerate() {
+                masks.mask(root, path).context(|| format!("linux.maskedPaths[{i}]: cannot mask {path}"))?;
+            }
+        }
+        Ok(())
     }
 }

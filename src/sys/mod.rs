@@ -5,6 +5,7 @@
 pub mod clone;
 pub mod fd;
 pub mod keyctl;
+pub mod mount;
 pub mod net;
 pub mod ns;
 pub mod pidfd;
