@@ -3,6 +3,7 @@
 use super::verb::{Call, Count, Verb, bundle, print};
 use crate::error::{Context, Error, Result};
 use crate::log;
+use crate::security::seccomp;
 use crate::spec;
 
 pub(super) const VERB: Verb = Verb {
@@ -28,6 +29,9 @@ fn run(call: &Call) -> Result<i32> {
         && !root.is_dir()
     {
         faults.push(format!("root.path: {} is not a directory", root.display()));
+    }
+    if let Some(Err(e)) = config.spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()).map(seccomp::compile) {
+        faults.push(e.to_string());
     }
     // A fault may quote the configuration, which must not add lines of its own.
     print(&faults.iter().map(|fault| format!("{}\n", Error::new(fault))).collect::<String>());

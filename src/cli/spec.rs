@@ -27,11 +27,15 @@ fn run(call: &Call) -> Result<i32> {
         use std::os::unix::fs::MetadataExt;
         std::fs::metadata("/proc/self").map(|m| (m.uid(), m.gid()))
     });
+    let example = match unified() {
+        true => example::ROOT.to_string(),
+        false => example::without_cgroup_namespace(),
+    };
     let text = match ids {
-        None => example::ROOT.to_string(),
+        None => example,
         Some(ids) => {
             let (uid, gid) = ids.context(|| "cannot read /proc/self")?;
-            example::rootless(uid, gid)?
+            example::rootless(&example, uid, gid)?
         }
     };
     let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
@@ -43,4 +47,9 @@ fn run(call: &Call) -> Result<i32> {
     };
     file.write_all(text.as_bytes()).context(|| format!("cannot write {}", path.display()))?;
     Ok(0)
+}
+
+/// Whether this host has cgroup v2 alone.
+fn unified() -> bool {
+    rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.f_type == libc::CGROUP2_SUPER_MAGIC)
 }

@@ -243,9 +243,7 @@ fn checked(process: Process) -> Result<Process> {
     if process.args().as_deref().unwrap_or_default().is_empty() {
         return Err(Error::new("exec args cannot be empty"));
     }
-    if !process.cwd().is_absolute() {
-        return Err(Error::new(format!("Cwd must be an absolute path: {}", process.cwd().display())));
-    }
+    spec::validate_process(&process)?;
     Ok(process)
 }
 

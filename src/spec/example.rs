@@ -7,10 +7,17 @@ use crate::error::{Context, Error, Result};
 /// A container with a shell, for root.
 pub const ROOT: &str = include_str!("../../config.json.example");
 
+/// The same for a host with cgroup v1: there the cgroup namespace is not asked for, as in what runc writes, which other
+/// programs complete.
+pub fn without_cgroup_namespace() -> String {
+    ROOT.replace(",\n            {\n                \"type\": \"cgroup\"\n            }", "")
+}
+
 /// The same for an ordinary user: in a user namespace whose root is `uid` and `gid`, without what such a user may not
 /// do (resource limits, a sysfs of its own without a network namespace).
-pub fn rootless(uid: u32, gid: u32) -> Result<String> {
-    let mut config: Value = serde_json::from_str(ROOT).map_err(|e| Error::new(e.to_string())).context(|| "example")?;
+pub fn rootless(example: &str, uid: u32, gid: u32) -> Result<String> {
+    let mut config: Value =
+        serde_json::from_str(example).map_err(|e| Error::new(e.to_string())).context(|| "example")?;
     let linux = &mut config["linux"];
     if let Some(namespaces) = linux["namespaces"].as_array_mut() {
         namespaces.retain(|n| n["type"] != "network");
@@ -49,11 +56,13 @@ mod tests {
     #[test]
     fn both_are_configurations_by_the_spec() {
         serde_json::from_str::<Spec>(ROOT).unwrap();
-        let spec: Spec = serde_json::from_str(&rootless(1000, 100).unwrap()).unwrap();
+        let spec: Spec = serde_json::from_str(&rootless(&without_cgroup_namespace(), 1000, 100).unwrap()).unwrap();
         let linux = spec.linux().as_ref().unwrap();
         let namespaces = linux.namespaces().as_ref().unwrap();
         assert!(namespaces.iter().any(|n| n.typ() == LinuxNamespaceType::User));
-        assert!(!namespaces.iter().any(|n| n.typ() == LinuxNamespaceType::Network));
+        for kind in [LinuxNamespaceType::Network, LinuxNamespaceType::Cgroup] {
+            assert!(!namespaces.iter().any(|n| n.typ() == kind));
+        }
         let gids = linux.gid_mappings().as_ref().unwrap();
         assert_eq!((gids[0].host_id(), gids[0].container_id(), gids[0].size()), (100, 0, 1));
         for mount in spec.mounts().as_ref().unwrap() {

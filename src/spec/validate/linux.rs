@@ -16,6 +16,11 @@ pub(super) fn has(linux: &Linux, kind: LinuxNamespaceType) -> bool {
     find(linux, kind).is_some()
 }
 
+/// Whether a namespace of this kind is made for the container.
+pub(super) fn is_new(linux: &Linux, kind: LinuxNamespaceType) -> bool {
+    find(linux, kind).is_some_and(|n| n.path().is_none())
+}
+
 fn find(linux: &Linux, kind: LinuxNamespaceType) -> Option<&LinuxNamespace> {
     linux.namespaces().iter().flatten().find(|n| n.typ() == kind)
 }
@@ -329,7 +334,7 @@ mod tests {
             faults_with(&[
                 ("/linux/namespaces", user.clone()),
                 ("/linux/uidMappings", json!(list)),
-                ("/linux/gidMappings", json!([{"containerID": 0, "hostID": 0, "size": 1}])),
+                ("/linux/gidMappings", json!([{"containerID": 0, "hostID": 0, "size": 10}])),
             ])
         };
         assert_eq!(ranges(&[(0, 1000, 1), (1, 100_000, 65_535)]), [""; 0]);

@@ -8,7 +8,7 @@ mod resources;
 
 use std::fmt::Display;
 
-use oci_spec::runtime::{Hook, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{Hook, LinuxIdMapping, LinuxNamespaceType, Process, Spec};
 
 use super::Config;
 use super::options::Options;
@@ -119,6 +119,9 @@ impl Faults {
                 let text = "bind mounts cannot have any filesystem-specific options applied";
                 self.add(format_args!("{place}.options"), format!("{text}: {}", options.data));
             }
+            if matches!(mount.typ().as_deref(), Some("tmpfs" | "devpts")) {
+                self.owners(spec, &place, &options.data);
+            }
             let some = |mappings: &Option<Vec<_>>| mappings.as_ref().is_some_and(|m| !m.is_empty());
             let (uids, gids) = (some(mount.uid_mappings()), some(mount.gid_mappings()));
             if uids != gids {
@@ -133,6 +136,24 @@ impl Faults {
             if bind && options.idmap.is_some() && !uids && !has(spec, LinuxNamespaceType::User) {
                 let text = "the option idmap needs uidMappings and gidMappings, or a user namespace to take them from";
                 self.add(format_args!("{place}.options"), text);
+            }
+        }
+    }
+
+    /// The kernel refuses owners without a mapping, with no more than "invalid argument".
+    fn owners(&mut self, spec: &Spec, place: &str, data: &str) {
+        let Some(linux) = spec.linux().as_ref().filter(|l| linux::is_new(l, LinuxNamespaceType::User)) else { return };
+        for option in data.split(',') {
+            let (field, mappings, id) = match option.split_once('=') {
+                Some(("uid", id)) => ("uidMappings", linux.uid_mappings(), id),
+                Some(("gid", id)) => ("gidMappings", linux.gid_mappings(), id),
+                _ => continue,
+            };
+            let Ok(id) = id.parse::<u32>() else { continue };
+            let mapped = |m: &LinuxIdMapping| id.checked_sub(m.container_id()).is_some_and(|i| i < m.size());
+            // Without any mappings something else is wrong, and is reported elsewhere.
+            if mappings.as_ref().is_some_and(|m| !m.is_empty() && !m.iter().any(mapped)) {
+                self.add(format_args!("{place}.options"), format!("{option}: linux.{field} does not map this id"));
             }
         }
     }
@@ -196,7 +217,7 @@ mod tests {
     #[test]
     fn the_examples_have_no_faults() {
         assert_eq!(faults_with(&[]), [""; 0]);
-        let rootless = super::super::example::rootless(1000, 1000).unwrap();
+        let rootless = super::super::example::rootless(super::super::example::ROOT, 1000, 1000).unwrap();
         assert_eq!(faults(&parse(rootless).unwrap()), [""; 0]);
     }
 
@@ -238,6 +259,20 @@ mod tests {
         ]);
         let faults = faults_with(&[("/domainname", json!("x")), ("/linux/namespaces", json!([{"type": "mount"}]))]);
         assert_eq!(faults.len(), 2, "{faults:?}");
+    }
+
+    #[test]
+    fn owners_of_mounts_are_mapped() {
+        let map = |size: u32| json!([{"containerID": 0, "hostID": 1000, "size": size}]);
+        let of = |size: u32| {
+            faults_with(&[
+                ("/linux/namespaces", json!([{"type": "mount"}, {"type": "uts"}, {"type": "user"}])),
+                ("/linux/uidMappings", map(1)),
+                ("/linux/gidMappings", map(size)),
+            ])
+        };
+        assert_eq!(of(6), [""; 0]);
+        assert_eq!(of(5), ["mounts[2].options: gid=5: linux.gidMappings does not map this id"]);
     }
 
     #[test]
