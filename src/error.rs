@@ -9,27 +9,69 @@ use std::fmt;
 /// What every fallible function of this crate returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What sort of failure it is, where no system call is at fault and callers may want to tell it from others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Cause {
+    /// None of the others.
+    #[default]
+    Other,
+    /// The command was called wrongly.
+    Usage,
+    /// The configuration breaks a rule.
+    Config,
+    /// There is no such container.
+    NotFound,
+    /// There is such a container already.
+    Exists,
+    /// The container is not in the state that the operation needs.
+    State,
+}
+
 /// A failure, told in one line.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Error {
     errno: i32,
+    cause: Cause,
     text: String,
 }
 
 impl Error {
     /// A failure that no system call caused: a bad value, a broken rule.
     pub fn new(text: impl Into<String>) -> Self {
-        Error { errno: 0, text: text.into() }
+        Error::of(Cause::Other, text)
+    }
+
+    /// The same, with its cause.
+    pub fn of(cause: Cause, text: impl Into<String>) -> Self {
+        Error { errno: 0, cause, text: text.into() }
     }
 
     /// A failed system call: `what` says what was being done and on what.
     pub fn from_errno(errno: i32, what: impl fmt::Display) -> Self {
-        Error { errno, text: format!("{what}: {}", strerror(errno)) }
+        Error { errno, cause: Cause::Other, text: format!("{what}: {}", strerror(errno)) }
     }
 
     /// The errno of the system call at fault, 0 if there is none.
     pub fn errno(&self) -> i32 {
         self.errno
+    }
+
+    /// What sort of failure it is.
+    pub fn cause(&self) -> Cause {
+        self.cause
+    }
+
+    /// A name that does not change with the words: that of the errno, or else of the cause.
+    pub fn code(&self) -> String {
+        match (self.errno, self.cause) {
+            (0, Cause::Other) => "FAILED".to_string(),
+            (0, Cause::Usage) => "USAGE".to_string(),
+            (0, Cause::Config) => "CONFIG".to_string(),
+            (0, Cause::NotFound) => "NOT_FOUND".to_string(),
+            (0, Cause::Exists) => "EXISTS".to_string(),
+            (0, Cause::State) => "STATE".to_string(),
+            (errno, _) => format!("{:?}", nix::errno::Errno::from_raw(errno)),
+        }
     }
 
     /// Puts what was being done in front of the text.
@@ -69,7 +111,7 @@ impl std::error::Error for Error {}
 impl From<std::io::Error> for Error {
     fn from(e: std::io::Error) -> Self {
         match e.raw_os_error() {
-            Some(errno) => Error { errno, text: strerror(errno) },
+            Some(errno) => Error { errno, cause: Cause::Other, text: strerror(errno) },
             None => Error::new(e.to_string()),
         }
     }
@@ -77,13 +119,13 @@ impl From<std::io::Error> for Error {
 
 impl From<nix::errno::Errno> for Error {
     fn from(e: nix::errno::Errno) -> Self {
-        Error { errno: e as i32, text: strerror(e as i32) }
+        Error { errno: e as i32, cause: Cause::Other, text: strerror(e as i32) }
     }
 }
 
 impl From<rustix::io::Errno> for Error {
     fn from(e: rustix::io::Errno) -> Self {
-        Error { errno: e.raw_os_error(), text: strerror(e.raw_os_error()) }
+        Error { errno: e.raw_os_error(), cause: Cause::Other, text: strerror(e.raw_os_error()) }
     }
 }
 
@@ -122,6 +164,13 @@ mod tests {
         let e = Error::from_errno(libc::ENOSPC, "mount tmpfs on /data").context("cannot create container");
         assert_eq!(e.to_string(), "cannot create container: mount tmpfs on /data: no space left on device");
         assert_eq!(e.errno(), libc::ENOSPC);
+    }
+
+    #[test]
+    fn the_code_names_the_cause() {
+        assert_eq!(Error::from_errno(libc::ENOENT, "open x").context("create").code(), "ENOENT");
+        assert_eq!(Error::of(Cause::Config, "hostname: x").context("/b/config.json").code(), "CONFIG");
+        assert_eq!(Error::new("wrong").code(), "FAILED");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `vessel check`: all that is wrong with a bundle, without making a container.
 
 use super::verb::{Call, Count, Verb, bundle, print};
-use crate::error::{Context, Error, Result};
+use crate::error::{Cause, Context, Error, Result};
 use crate::log;
 use crate::security::seccomp;
 use crate::spec;
@@ -37,7 +37,7 @@ fn run(call: &Call) -> Result<i32> {
     print(&faults.iter().map(|fault| format!("{}\n", Error::new(fault))).collect::<String>());
     match faults.len() {
         0 => Ok(0),
-        1 => Err(Error::new(format!("{} has a fault", path.display()))),
-        n => Err(Error::new(format!("{} has {n} faults", path.display()))),
+        1 => Err(Error::of(Cause::Config, format!("{} has a fault", path.display()))),
+        n => Err(Error::of(Cause::Config, format!("{} has {n} faults", path.display()))),
     }
 }

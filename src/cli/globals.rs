@@ -10,7 +10,7 @@ use super::lex::{Lexed, get, go_bool, lex, matches, switch, value};
 use super::verb::Verb;
 use crate::cgroups::Driver;
 use crate::container::Host;
-use crate::error::{Context, Error, Result};
+use crate::error::{Cause, Context, Error, Result};
 use crate::log::Format;
 
 /// The lines of `--version`. Engines look for the word "version" and for a line that begins with "commit:".
@@ -42,7 +42,7 @@ fn command() -> Command {
 
 /// Takes the global flags off the arguments; the rest begins with the command.
 pub(super) fn read(args: impl Iterator<Item = OsString>) -> Result<(Globals, Vec<OsString>)> {
-    let see = |fault: String| Error::new(format!("vessel: {fault} (see vessel --help)"));
+    let see = |fault: String| Error::of(Cause::Usage, format!("vessel: {fault} (see vessel --help)"));
     let Lexed { flags, positionals, help } = lex(&command(), true, args).map_err(see)?;
     let matches = matches(command(), flags).map_err(see)?;
     let log_format = get(&matches, "log-format").filter(|f| !f.is_empty());

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::ArgMatches;
 
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::log;
 use verb::{Call, Verb, print};
 
@@ -98,7 +98,7 @@ fn answer(args: impl Iterator<Item = OsString>) -> Result<i32, Failure> {
         return Err(Error::new(format!("{name} is not supported by this version of vessel")).into());
     }
     let Some(verb) = VERBS.iter().find(|v| v.name == name) else {
-        return Err(Error::new(format!("No help topic for '{name}'")).into());
+        return Err(Error::of(Cause::Usage, format!("No help topic for '{name}'")).into());
     };
     let (matches, args) = match understand(verb, rest) {
         Ok(Some(understood)) => understood,
@@ -108,7 +108,7 @@ fn answer(args: impl Iterator<Item = OsString>) -> Result<i32, Failure> {
         }
         Err(usage) => {
             print(&format!("Incorrect Usage{}\n\n{}", usage.headline, verb.help()));
-            return Err(Error::new(usage.fault).into());
+            return Err(Error::of(Cause::Usage, usage.fault).into());
         }
     };
     let call = Call { host: globals.host()?, matches, args };

@@ -3,7 +3,7 @@
 use super::state::{State, Status};
 use super::store::{self, Entry};
 use super::{Host, wait};
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::hooks::{self, Kind};
 use crate::{log, sys};
 
@@ -12,13 +12,13 @@ const PATIENCE: i64 = 10;
 
 pub(super) fn delete(host: &Host, id: &str, force: bool) -> Result<()> {
     let entry = match store::open_locked(host, id) {
-        Err(e) if force && e.to_string().contains("does not exist") => return Ok(()),
+        Err(e) if force && e.cause() == Cause::NotFound => return Ok(()),
         entry => entry?,
     };
     let state = match entry.state() {
         Ok(state) => state,
         // A creation that was cut off before it had made anything.
-        Err(e) if e.to_string().contains("does not exist") => {
+        Err(e) if e.cause() == Cause::NotFound => {
             entry.remove()?;
             return if force { Ok(()) } else { Err(e) };
         }
@@ -34,7 +34,10 @@ pub(super) fn delete(host: &Host, id: &str, force: bool) -> Result<()> {
         Status::Created | Status::Creating => end(&state)?,
         _ if force => end(&state)?,
         status => {
-            return Err(Error::new(format!("cannot delete container {id} that is not stopped: {}", status.word())));
+            return Err(Error::of(
+                Cause::State,
+                format!("cannot delete container {id} that is not stopped: {}", status.word()),
+            ));
         }
     }
     destroy(&entry, &state)

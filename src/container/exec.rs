@@ -11,7 +11,7 @@ use super::create::{filter_order, gone_is_no_fault, limits, listen_env, preserve
 use super::state::{State, Status, wrong};
 use super::{ExecRequest, Host, start, store, wait};
 use crate::cgroups;
-use crate::error::{Context, Error, Result};
+use crate::error::{Cause, Context, Error, Result};
 use crate::foreground::{self, Signals};
 use crate::init::channel::{self, Order, Report, RuntimeEnd};
 use crate::init::{Place, Program, join};
@@ -36,12 +36,12 @@ pub(super) fn exec(host: &Host, request: &ExecRequest) -> Result<i32> {
         Status::Running | Status::Created => {}
         Status::Paused if request.ignore_paused => {}
         Status::Paused => {
-            return Err(Error::new("cannot exec in a paused container (use --ignore-paused to override)"));
+            return Err(Error::of(Cause::State, "cannot exec in a paused container (use --ignore-paused to override)"));
         }
-        Status::Stopped => return Err(Error::new("cannot exec in a stopped container")),
+        Status::Stopped => return Err(Error::of(Cause::State, "cannot exec in a stopped container")),
         status => return Err(wrong(status, "cannot exec in a container that is not running")),
     }
-    let init = state.init()?.ok_or_else(|| Error::new("cannot exec in a stopped container"))?;
+    let init = state.init()?.ok_or_else(|| Error::of(Cause::State, "cannot exec in a stopped container"))?;
     let config = spec::parse(entry.config()?)?;
     let process = process(request, &config)?;
     check_terminal(&process, request)?;

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use crate::cgroups::Driver;
-use crate::error::{Context, Error, Result};
+use crate::error::{Cause, Context, Error, Result};
 use crate::foreground::{self, Signals};
 use crate::init::channel::Order;
 use crate::{seal, sys};
@@ -193,7 +193,7 @@ pub fn kill(host: &Host, id: &str, signal: i32, all: bool) -> Result<()> {
             done => done,
         };
     }
-    let Some(init) = state.init()? else { return Err(Error::new(format!("container not running: {id}"))) };
+    let Some(init) = state.init()? else { return Err(Error::of(Cause::State, format!("container not running: {id}"))) };
     send(&init, signal)?;
     if signal == libc::SIGKILL && !cgroup.unified && cgroup.frozen()? {
         // A v1 freezer holds even SIGKILL back.
@@ -204,7 +204,7 @@ pub fn kill(host: &Host, id: &str, signal: i32, all: bool) -> Result<()> {
 
 fn send(init: &OwnedFd, signal: i32) -> Result<()> {
     match sys::pidfd::send_signal(init.as_fd(), signal) {
-        Err(e) if e.errno() == libc::ESRCH => Err(Error::new("container not running")),
+        Err(e) if e.errno() == libc::ESRCH => Err(Error::of(Cause::State, "container not running")),
         done => done.context(|| format!("cannot send signal {signal} to the container's init")),
     }
 }
@@ -233,7 +233,7 @@ pub fn list(host: &Host) -> Result<Vec<Result<View>>> {
         });
         match view {
             // It was deleted, or is not there yet.
-            Err(e) if e.to_string().contains("does not exist") => {}
+            Err(e) if e.cause() == Cause::NotFound => {}
             view => views.push(view),
         }
     }
@@ -266,7 +266,7 @@ pub fn pause(host: &Host, id: &str) -> Result<()> {
     let state = entry.state()?;
     match state.status(&entry)? {
         Status::Running | Status::Created => state.vessel.cgroup.freeze(),
-        Status::Stopped => Err(Error::new(format!("container not running: {id}"))),
+        Status::Stopped => Err(Error::of(Cause::State, format!("container not running: {id}"))),
         status => Err(wrong(status, &format!("cannot pause container {id}, which is not running"))),
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::state::{State, Status, wrong};
 use super::store::{self, Entry};
 use super::{Host, delete, wait};
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::hooks::{self, Kind};
 use crate::init::channel::{Order, Report, RuntimeEnd};
 use crate::init::gate;
@@ -17,15 +17,23 @@ pub(super) fn start(host: &Host, id: &str) -> Result<()> {
     let state = entry.state()?;
     match state.status(&entry)? {
         Status::Created => {}
-        Status::Stopped => return Err(Error::new(format!("cannot start a container that has stopped: {id}"))),
-        Status::Running => return Err(Error::new(format!("cannot start an already running container: {id}"))),
-        Status::Paused => return Err(Error::new(format!("cannot start a container in the paused state: {id}"))),
+        Status::Stopped => {
+            return Err(Error::of(Cause::State, format!("cannot start a container that has stopped: {id}")));
+        }
+        Status::Running => {
+            return Err(Error::of(Cause::State, format!("cannot start an already running container: {id}")));
+        }
+        Status::Paused => {
+            return Err(Error::of(Cause::State, format!("cannot start a container in the paused state: {id}")));
+        }
         status => return Err(wrong(status, &format!("cannot start container {id}"))),
     }
     if !state.vessel.process {
         return Err(Error::new(format!("cannot start container {id}: its config.json has no process")));
     }
-    let init = state.init()?.ok_or_else(|| Error::new(format!("cannot start a container that has stopped: {id}")))?;
+    let init = state
+        .init()?
+        .ok_or_else(|| Error::of(Cause::State, format!("cannot start a container that has stopped: {id}")))?;
     let channel = gate::call(entry.dir())?;
     channel.send(&Order::Start)?;
     // Init does not listen a second time.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::View;
 use super::store::Entry;
 use crate::cgroups::Cgroup;
-use crate::error::{Context, Error, Result};
+use crate::error::{Cause, Context, Error, Result};
 use crate::sys;
 
 /// state.json. The first group of keys is runc's.
@@ -151,5 +151,5 @@ fn oci(own: &Own, id: &str, status: &str, pid: i32) -> serde_json::Value {
 
 /// The error of a command that needs another status.
 pub(super) fn wrong(status: Status, what: &str) -> Error {
-    Error::new(format!("{what}: {}", status.word()))
+    Error::of(Cause::State, format!("{what}: {}", status.word()))
 }

@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 
 use super::Host;
 use super::state::State;
-use crate::error::{Context, Error, Result};
+use crate::error::{Cause, Context, Error, Result};
 use crate::init::gate;
 
 /// The directory of one container.
@@ -51,9 +51,10 @@ pub(super) fn reserve(host: &Host, id: &str) -> Result<Entry> {
     };
     match made {
         Err(rustix::io::Errno::EXIST) => {
-            return Err(Error::new(format!(
-                "container with given ID already exists: {id} (`delete --force {id}` removes it)"
-            )));
+            return Err(Error::of(
+                Cause::Exists,
+                format!("container with given ID already exists: {id} (`delete --force {id}` removes it)"),
+            ));
         }
         made => made.context(|| format!("cannot make the state directory {}", path.display()))?,
     }
@@ -83,7 +84,7 @@ pub(super) fn open_locked(host: &Host, id: &str) -> Result<Entry> {
 }
 
 fn missing(id: &str) -> Error {
-    Error::new(format!("container does not exist: {id}"))
+    Error::of(Cause::NotFound, format!("container does not exist: {id}"))
 }
 
 fn open_path(id: &str, path: PathBuf) -> Result<Entry> {

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::Config;
-use crate::error::{Context, Error, Result};
+use crate::error::{Cause, Context, Error, Result};
 use crate::log;
 
 /// Reads a configuration from a file.
@@ -55,13 +55,17 @@ fn read<T: DeserializeOwned>(text: &str, mend: impl FnOnce(&mut Value)) -> Resul
     if let Ok(done) = serde_json::from_str(text) {
         return Ok(done);
     }
-    let mut value: Value = serde_json::from_str(text).map_err(|e| Error::new(e.to_string()))?;
+    let mut value: Value = serde_json::from_str(text).map_err(fault)?;
     drop_nulls(&mut value);
     mend(&mut value);
     serde_path_to_error::deserialize(value).map_err(|e| match e.path().to_string().as_str() {
-        "." => Error::new(e.inner().to_string()),
-        place => Error::new(format!("{place}: {}", e.inner())),
+        "." => fault(e.inner()),
+        place => fault(format_args!("{place}: {}", e.inner())),
     })
+}
+
+fn fault(text: impl std::fmt::Display) -> Error {
+    Error::of(Cause::Config, text.to_string())
 }
 
 /// A property that is null is one that is absent: both leave the default in place.

@@ -12,13 +12,13 @@ use oci_spec::runtime::{Hook, LinuxIdMapping, LinuxNamespaceType, Process, Spec}
 
 use super::Config;
 use super::options::Options;
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 
 /// Checks a configuration against the specification; the error names the place of the first fault.
 pub fn validate(config: &Config) -> Result<()> {
     match faults(config).into_iter().next() {
         None => Ok(()),
-        Some(fault) => Err(Error::new(fault)),
+        Some(fault) => Err(Error::of(Cause::Config, fault)),
     }
 }
 
@@ -53,7 +53,7 @@ pub fn validate_process(process: &Process) -> Result<()> {
     process::check(&mut faults, process, "process.");
     match faults.0.into_iter().next() {
         None => Ok(()),
-        Some(fault) => Err(Error::new(fault)),
+        Some(fault) => Err(Error::of(Cause::Config, fault)),
     }
 }
 
