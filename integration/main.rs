@@ -9,3 +9,5 @@ mod harness;
 
 mod cli;
 mod lifecycle;
+mod namespaces;
+mod rootless;

@@ -88,8 +88,9 @@ pub(super) enum Opener {
 
 /// Makes a container. On failure nothing of it is left.
 pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Result<Made> {
-    let bundle =
-        request.bundle.canonicalize().context(|| format!("cannot find the bundle {}", request.bundle.display()))?;
+    let here = Path::new(".");
+    let bundle = if request.bundle.as_os_str().is_empty() { here } else { &request.bundle };
+    let bundle = bundle.canonicalize().context(|| format!("cannot find the bundle {}", bundle.display()))?;
     let config = spec::load(&bundle.join("config.json"))?;
     spec::validate(&config)?;
     for warning in &config.warnings {
