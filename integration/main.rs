@@ -7,7 +7,10 @@
 #[allow(dead_code, unused_imports)]
 mod harness;
 
+mod capabilities;
 mod cli;
 mod lifecycle;
 mod namespaces;
+mod process;
 mod rootless;
+mod seccomp;

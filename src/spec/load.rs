@@ -60,8 +60,17 @@ fn read<T: DeserializeOwned>(text: &str, mend: impl FnOnce(&mut Value)) -> Resul
     mend(&mut value);
     serde_path_to_error::deserialize(value).map_err(|e| match e.path().to_string().as_str() {
         "." => fault(e.inner()),
-        place => fault(format_args!("{place}: {}", e.inner())),
+        place => fault(format_args!("{place}: {}{}", words(place), e.inner())),
     })
+}
+
+/// Words that tests of the field look for, in front of the deserializer's.
+fn words(place: &str) -> &'static str {
+    match place.strip_prefix("linux.memoryPolicy.") {
+        Some("mode") => "invalid memory policy mode: ",
+        Some(flags) if flags.starts_with("flags") => "invalid memory policy flag: ",
+        _ => "",
+    }
 }
 
 fn fault(text: impl std::fmt::Display) -> Error {

@@ -1,0 +1,197 @@
+//! Attributes of the process (config.md, "Process" and "Linux Process"; config-linux.md, "Personality", "Memory policy").
+
+use serde_json::{Value, json};
+
+use crate::harness::{Container, Need, missing};
+use crate::{deviates, needs, skip};
+
+const SYS_RESOURCE: Need = Need::Capability(24);
+
+fn process(args: &[&str], field: &str, value: Value) -> Container {
+    Container::with(args, |config| config["process"][field] = value)
+}
+
+fn linux(args: &[&str], field: &str, value: Value) -> Container {
+    Container::with(args, |config| config["linux"][field] = value)
+}
+
+#[test]
+fn limits_are_set() {
+    let limits = json!([
+        {"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200},
+        {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+        {"type": "RLIMIT_STACK", "soft": 1 << 20, "hard": 1 << 23},
+    ]);
+    let out = process(&["rlimits"], "rlimits", limits).run().ok();
+    let limit = |name: &str| {
+        let line = out.stdout.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{out}"));
+        line[name.len()..].split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(limit("Max open files"), "100 200");
+    assert_eq!(limit("Max core file size"), "0 0");
+    assert_eq!(limit("Max stack size"), "1048576 8388608");
+}
+
+#[test]
+fn a_hard_limit_above_the_runtimes_is_explained() {
+    if missing(&[SYS_RESOURCE]).is_none() {
+        skip!("the suite has CAP_SYS_RESOURCE");
+    }
+    let limit = json!([{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 1u64 << 40}]);
+    let c = process(&["rlimits"], "rlimits", limit);
+    let out = c.run().fails("peration not permitted");
+    c.nothing_left();
+    deviates!("runc", "tells less");
+    deviates!("crun", "tells less");
+    assert!(out.stderr.contains("the hard limit of RLIMIT_NOFILE is "), "{out}");
+    assert!(out.stderr.contains("CAP_SYS_RESOURCE"), "{out}");
+}
+
+#[test]
+fn limits_of_no_kind_and_of_one_kind_twice_are_refused() {
+    process(&["rlimits"], "rlimits", json!([{"type": "RLIMIT_NOTHING", "soft": 1, "hard": 1}]))
+        .run()
+        .fails("RLIMIT_NOTHING");
+    deviates!("runc", "takes duplicates");
+    deviates!("crun", "takes duplicates");
+    let one = json!({"type": "RLIMIT_CORE", "soft": 0, "hard": 0});
+    process(&["rlimits"], "rlimits", json!([one, one])).run().fails("RLIMIT_CORE");
+}
+
+#[test]
+fn the_oom_score_is_set_and_left_alone_where_it_is_not_given() {
+    process(&["oom"], "oomScoreAdj", json!(321)).run().ok().line("oom 321");
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    Container::new(["oom"]).run().ok().line(&format!("oom {}", own.trim()));
+}
+
+#[test]
+fn the_scheduler_is_set() {
+    deviates!("runc", "versions before 1.2 do not know it");
+    deviates!("crun", "versions before 1.9 do not know it");
+    let scheduler = json!({"policy": "SCHED_BATCH", "nice": 5, "flags": ["SCHED_FLAG_RESET_ON_FORK"]});
+    let out = process(&["sched"], "scheduler", scheduler).run().ok().value("sched");
+    assert!(out.starts_with("policy=3 nice=5 priority=0 flags=0x1 "), "{out}");
+    let out = process(&["sched"], "scheduler", json!({"policy": "SCHED_IDLE"})).run().ok().value("sched");
+    assert!(out.starts_with("policy=5 "), "{out}");
+}
+
+#[test]
+fn scheduler_fields_that_do_not_go_together_are_refused() {
+    deviates!("runc", "versions before 1.2 do not know it");
+    deviates!("crun", "tells other texts");
+    let cases = [
+        (json!({"policy": "SCHED_OTHER", "nice": 30}), "process.scheduler.nice"),
+        (json!({"policy": "SCHED_BATCH", "priority": 5}), "process.scheduler.priority"),
+        (json!({"policy": "SCHED_FIFO", "runtime": 5}), "process.scheduler"),
+        (json!({"policy": "SCHED_OF_TOMORROW"}), "SCHED_OF_TOMORROW"),
+    ];
+    for (scheduler, text) in cases {
+        let c = process(&["sched"], "scheduler", scheduler);
+        c.run().fails(text);
+        c.nothing_left();
+    }
+}
+
+#[test]
+fn the_io_priority_is_set() {
+    deviates!("runc", "versions before 1.2 do not know it");
+    let priority = json!({"class": "IOPRIO_CLASS_BE", "priority": 6});
+    process(&["ioprio"], "ioPriority", priority).run().ok().line("ioprio class=2 level=6");
+    deviates!("crun", "takes any number");
+    let priority = json!({"class": "IOPRIO_CLASS_BE", "priority": 8});
+    process(&["ioprio"], "ioPriority", priority).run().fails("process.ioPriority.priority");
+}
+
+#[test]
+fn an_exec_runs_on_the_cpus_that_are_asked_for() {
+    deviates!("runc", "versions before 1.3 do not know it");
+    deviates!("crun", "old versions do not know it");
+    needs!(Need::TwoCpus);
+    let c = process(&["sleep"], "execCPUAffinity", json!({"initial": "0-1", "final": "1"}));
+    c.started();
+    c.exec(["affinity"]).ok().line("affinity 1");
+}
+
+#[test]
+fn the_personality_is_set() {
+    deviates!("runc", "versions before 1.2 do not know it");
+    linux(&["personality"], "personality", json!({"domain": "LINUX32"})).run().ok().line("personality 0x8");
+    linux(&["personality"], "personality", json!({"domain": "LINUX"})).run().ok().line("personality 0x0");
+    deviates!("crun", "passes flags over");
+    let c = linux(&["personality"], "personality", json!({"domain": "LINUX", "flags": ["SHORT_INODE"]}));
+    c.run().fails("linux.personality.flags");
+}
+
+#[test]
+fn the_memory_policy_is_set() {
+    deviates!("runc", "versions before 1.4 do not know it");
+    deviates!("crun", "old versions do not know it");
+    needs!(Need::File("/sys/devices/system/node/node0"));
+    let policy = json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]});
+    linux(&["mempolicy"], "memoryPolicy", policy).run().ok().line("mempolicy mode=0x8002 nodes=0x1");
+    let cases = [
+        (json!({"mode": "MPOL_BIND"}), "linux.memoryPolicy"),
+        (json!({"mode": "MPOL_DEFAULT", "nodes": "0"}), "linux.memoryPolicy"),
+        (json!({"mode": "MPOL_BIND", "nodes": "zero"}), "invalid memory policy node"),
+        (json!({"mode": "MPOL_NOTHING"}), "invalid memory policy mode"),
+        (json!({"mode": "MPOL_LOCAL", "flags": ["MPOL_F_NOTHING"]}), "invalid memory policy flag"),
+    ];
+    for (policy, text) in cases {
+        linux(&["mempolicy"], "memoryPolicy", policy).run().fails(text);
+    }
+}
+
+#[test]
+fn the_container_has_a_session_keyring_of_its_own() {
+    deviates!("crun", "gives it another name");
+    needs!(Need::File("/proc/keys"));
+    let c = Container::new(["keyring", "--", "sleep"]);
+    c.started();
+    let name = format!(";_ses.{}", c.id);
+    let text = c.wait_for("keyring ");
+    assert!(text.trim_end().ends_with(&name), "{text}");
+    // The owner may search it: exec joins it by its name.
+    let permissions = u32::from_str_radix(text.trim_end().split(';').nth(3).unwrap(), 16).unwrap();
+    assert_eq!(permissions & 0x0008_0000, 0x0008_0000, "{text}");
+    let out = c.exec(["keyring"]).ok();
+    assert!(out.stdout.trim_end().ends_with(&name), "{out}");
+}
+
+#[test]
+fn without_a_new_keyring_the_callers_stays() {
+    needs!(Need::File("/proc/keys"));
+    let c = Container::new(["keyring"]);
+    let out = c.command("run", ["--no-new-keyring", "--bundle"]).arg(c.bundle()).arg(&c.id).run();
+    assert!(!out.stdout.contains(";_ses."), "{out}");
+}
+
+#[test]
+fn a_profile_of_apparmor_needs_apparmor() {
+    if missing(&[Need::AppArmor]).is_none() {
+        skip!("AppArmor is on");
+    }
+    let c = process(&["label"], "apparmorProfile", json!("docker-default"));
+    c.run().fails("pparmor");
+    c.nothing_left();
+}
+
+#[test]
+fn a_profile_of_apparmor_that_is_not_loaded_is_told() {
+    needs!(Need::AppArmor);
+    process(&["label"], "apparmorProfile", json!("vessel-no-such-profile")).run().fails("vessel-no-such-profile");
+    process(&["label"], "apparmorProfile", json!("unconfined")).run().ok().line("apparmor/current unconfined");
+}
+
+#[test]
+fn a_label_of_selinux_needs_selinux() {
+    deviates!("crun", "passes it over where it is off");
+    if missing(&[Need::Selinux]).is_none() {
+        skip!("SELinux is on");
+    }
+    let c = process(&["label"], "selinuxLabel", json!("system_u:system_r:container_t:s0"));
+    let out = c.run();
+    assert_ne!(out.code, 0, "{out}");
+    assert!(out.stderr.to_lowercase().contains("selinux"), "{out}");
+    c.nothing_left();
+}
