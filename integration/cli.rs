@@ -56,3 +56,139 @@ fn an_unknown_command_or_flag_is_an_error() {
     bare(&["foo"]).run().exits(1).fails("No help topic for 'foo'");
     bare(&["spec", "--no-such-flag"]).run().exits(1);
 }
+
+#[test]
+fn every_command_has_a_help_in_the_layout_of_runc() {
+    deviates!("crun", "has a layout of its own");
+    let commands = ["create", "delete", "exec", "features", "kill", "list", "pause", "ps", "resume", "run", "spec"];
+    for command in commands.iter().chain(&["start", "state"]) {
+        for flag in ["-h", "--help"] {
+            let out = bare(&[command, flag]).run().ok();
+            let mut lines = out.stdout.lines();
+            assert_eq!(lines.next(), Some("NAME:"), "{out}");
+            assert!(lines.next().unwrap().contains(&format!(" {command} - ")), "{out}");
+            assert_eq!(out.stderr, "");
+        }
+    }
+    for args in [&["--help"][..], &["-h"], &[]] {
+        let out = bare(args).run().ok();
+        assert!(
+            out.stdout.starts_with("NAME:\n") && out.stdout.contains(" - Open Container Initiative runtime"),
+            "{out}"
+        );
+    }
+}
+
+#[test]
+fn a_wrong_number_of_arguments_shows_the_help_on_standard_output() {
+    deviates!("crun", "words its error in its own way");
+    for (args, fault) in [
+        (&["start"][..], "\"start\" requires exactly 1 argument(s)"),
+        (&["start", "a", "b"], "\"start\" requires exactly 1 argument(s)"),
+        (&["kill"], "\"kill\" requires a minimum of 1 argument(s)"),
+        (&["kill", "a", "TERM", "b"], "\"kill\" requires a maximum of 2 argument(s)"),
+        (&["exec"], "\"exec\" requires a minimum of 1 argument(s)"),
+        (&["list", "a"], "\"list\" requires exactly 0 argument(s)"),
+    ] {
+        let out = bare(args).run().exits(1);
+        assert!(out.stdout.starts_with("Incorrect Usage.\n\nNAME:\n"), "{out}");
+        // The text format of a log quotes it.
+        assert!(out.stderr.replace('\\', "").contains(fault), "{out}");
+    }
+}
+
+#[test]
+fn a_flag_without_its_value_is_told_in_the_words_that_podman_matches() {
+    bare(&["create", "--bundle"]).run().exits(1).fails("flag needs an argument");
+}
+
+#[test]
+fn repeated_global_flags_are_taken_and_the_last_one_holds() {
+    let c = Container::new(["echo"]);
+    fs::create_dir_all(c.root()).unwrap();
+    let root = c.root();
+    let root = root.to_str().unwrap();
+    // conmon-rs gives some of them twice.
+    let out = bare(&["--root", "/proc/nowhere", "--systemd-cgroup=false", "--root", root, "list", "-q"]).run();
+    assert_eq!((out.code, out.stdout.as_str()), (0, ""), "{out}");
+}
+
+#[test]
+fn the_root_directory_is_no_state_root() {
+    deviates!("crun", "takes it");
+    deviates!("runc", "old ones take it");
+    bare(&["--root", "/", "list"]).run().exits(1).fails("Option --root argument should not be set to /");
+}
+
+#[test]
+fn no_container_is_no_line_and_null() {
+    let c = Container::new(["echo"]);
+    fs::create_dir_all(c.root()).unwrap();
+    deviates!("crun", "has other columns, and an empty array");
+    let head = "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n";
+    assert_eq!(c.command("list", [""; 0]).run().ok().stdout, head);
+    assert_eq!(c.command("list", ["--format", "json"]).run().ok().stdout, "null\n");
+    c.command("list", ["-f", "xml"]).run().exits(1).fails("invalid format option");
+    // A root that was asked for must be there.
+    deviates!("runc", "old ones make it");
+    bare(&["--root"]).arg(c.path("missing")).arg("list").run().exits(1).fails("no such file or directory");
+}
+
+#[test]
+fn operations_on_a_missing_container_say_so() {
+    let c = Container::new(["echo"]);
+    for command in ["start", "state", "kill", "delete", "pause", "resume", "ps"] {
+        c.command(command, ["missing"]).run().exits(1).fails("does not exist");
+    }
+    c.command("delete", ["--force", "missing"]).run().ok();
+    deviates!("crun", "exits with 1");
+    c.command("exec", ["missing", "true"]).run().exits(255).fails("exec failed: ");
+}
+
+#[test]
+fn signals_and_users_that_mean_nothing_are_refused() {
+    let c = Container::new(["sleep"]);
+    c.started();
+    deviates!("crun", "words its error in its own way");
+    c.kill("FOO").exits(1).fails("unknown signal");
+    for user in ["root", "1x", "+1", "-1", ":5", "1:", "1:wheel", "4294967296", " 1"] {
+        deviates!("runc", "takes +1 and -1 as numbers");
+        c.exec_cmd(&["--user", user], ["echo"]).run().exits(255).fails("exec failed: --user: ");
+    }
+    c.exec_cmd(&["--user", "1:2"], ["echo", "hi"]).run().ok().line("hi");
+}
+
+#[test]
+fn the_arguments_of_the_program_are_not_the_runtimes() {
+    let c = Container::new(["sleep"]);
+    c.started();
+    for args in [&["echo", "-d", "--user", "-root"][..], &["echo", "--help"]] {
+        c.exec(args).ok().line(&args[1..].join(" "));
+    }
+}
+
+#[test]
+fn features_are_one_document_and_nothing_else() {
+    let out = bare(&["features"]).run().ok();
+    assert_eq!(out.stderr, "");
+    let features = out.json();
+    assert!(features["ociVersionMin"].as_str().unwrap().starts_with("1.0"), "{features}");
+    for option in ["ro", "rbind", "rro", "tmpcopyup"] {
+        assert!(features["mountOptions"].as_array().unwrap().contains(&option.into()), "{option}");
+    }
+    let linux = &features["linux"];
+    for (list, name) in [("namespaces", "user"), ("capabilities", "CAP_SYS_ADMIN")] {
+        assert!(linux[list].as_array().unwrap().contains(&name.into()), "{list}");
+    }
+    assert_eq!(linux["seccomp"]["enabled"], true);
+}
+
+#[test]
+fn debug_lines_are_beside_the_one_error() {
+    let c = Container::new(["echo"]);
+    let out = c.runtime().args(["--debug", "state", "missing"]).run().exits(1);
+    deviates!("crun", "has a format of its own");
+    deviates!("runc", "says nothing before this error");
+    assert!(out.stderr.contains("level=debug"), "{out}");
+    assert_eq!(out.stderr.matches("level=error").count(), 1, "{out}");
+}

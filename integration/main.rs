@@ -9,6 +9,7 @@ mod harness;
 
 mod capabilities;
 mod cli;
+mod config;
 mod lifecycle;
 mod namespaces;
 mod process;

@@ -91,8 +91,9 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     let here = Path::new(".");
     let bundle = if request.bundle.as_os_str().is_empty() { here } else { &request.bundle };
     let bundle = bundle.canonicalize().context(|| format!("cannot find the bundle {}", bundle.display()))?;
-    let config = spec::load(&bundle.join("config.json"))?;
-    spec::validate(&config)?;
+    let path = bundle.join("config.json");
+    let config = spec::load(&path)?;
+    spec::validate(&config).context(|| path.display())?;
     for warning in &config.warnings {
         log::warn(warning);
     }
