@@ -27,15 +27,12 @@ fn run(call: &Call) -> Result<i32> {
         use std::os::unix::fs::MetadataExt;
         std::fs::metadata("/proc/self").map(|m| (m.uid(), m.gid()))
     });
-    let example = match unified() {
-        true => example::ROOT.to_string(),
-        false => example::without_cgroup_namespace(),
-    };
     let text = match ids {
-        None => example,
+        None if unified() => example::ROOT.to_string(),
+        None => example::without_cgroup_namespace(),
         Some(ids) => {
             let (uid, gid) = ids.context(|| "cannot read /proc/self")?;
-            example::rootless(&example, uid, gid)?
+            example::rootless(uid, gid)?
         }
     };
     let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {

@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn the_examples_have_no_faults() {
         assert_eq!(faults_with(&[]), [""; 0]);
-        let rootless = super::super::example::rootless(super::super::example::ROOT, 1000, 1000).unwrap();
+        let rootless = super::super::example::rootless(1000, 1000).unwrap();
         assert_eq!(faults(&parse(rootless).unwrap()), [""; 0]);
     }
 
