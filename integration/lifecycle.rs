@@ -329,7 +329,7 @@ fn list_shows_the_containers_of_the_root() {
     let second = format!("{}-second", c.id);
     c.started();
     let mut config = c.config.clone();
-    config["linux"]["cgroupsPath"] = json!(format!("{}/second", c.cgroups_path()));
+    config["linux"]["cgroupsPath"] = json!(format!("{}-second", c.cgroups_path()));
     let bundle = c.path("second");
     fs::create_dir(&bundle).unwrap();
     config["root"]["path"] = json!(c.rootfs());

@@ -130,12 +130,11 @@ impl Cgroups {
     }
 }
 
-/// The container's own directory of a hierarchy.
+/// The container's own directory of a hierarchy. Where an ordinary user could not make one, init stays in the one above.
 fn below(host: &CgroupMount) -> PathBuf {
-    match host.path.strip_prefix("/") {
-        Ok(path) if !path.as_os_str().is_empty() => host.mountpoint.join(path),
-        _ => host.mountpoint.clone(),
-    }
+    let own = host.mountpoint.join(host.path.strip_prefix("/").unwrap_or(&host.path));
+    let there = own.ancestors().take_while(|dir| dir.starts_with(&host.mountpoint)).find(|dir| dir.exists());
+    there.unwrap_or(&host.mountpoint).to_path_buf()
 }
 
 /// A part of the host's cgroup file systems, with the options on every mount of it: what may be written there reaches
