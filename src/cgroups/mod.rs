@@ -4,8 +4,10 @@
 //! both kinds, with all controllers on the v1 side.
 
 mod apply;
+mod devices;
 mod entry;
 mod files;
+mod filter;
 mod freezer;
 mod limits;
 mod locate;
@@ -109,6 +111,13 @@ impl Cgroup {
     /// without processors takes none.
     pub fn apply(&self, resources: Option<&LinuxResources>, pids_limit: Option<i64>) -> Result<()> {
         apply::limits(self, resources, pids_limit)
+    }
+
+    /// Denies all devices but those that `linux.resources.devices` allows and those that every container gets (null,
+    /// zero, full, random, urandom, tty, ptmx, pts, net/tun; making nodes). Where a rootless caller, or one in a user
+    /// namespace, has no right to do so, nothing is restricted: such a container has no access to devices by itself.
+    pub fn restrict_devices(&self, resources: Option<&LinuxResources>) -> Result<()> {
+        devices::restrict(self, resources)
     }
 
     /// The fields of `resources` that the host's cgroups have nothing for and that are left out, each as a warning.

@@ -129,6 +129,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     // Not before: a cgroup that was there already belongs to others.
     rollback.cgroup = Some(cgroup.clone());
     cgroup.apply(resources, config.pids_limit)?;
+    cgroup.restrict_devices(resources)?;
     for warning in resources.map(|resources| cgroup.ignored(resources)).unwrap_or_default() {
         log::warn(&warning);
     }
