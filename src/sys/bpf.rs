@@ -86,6 +86,7 @@ pub fn load_device_program(program: &[Insn]) -> Result<OwnedFd> {
                 // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
                 return Ok(unsafe { OwnedFd::from_raw_fd(fd) });
             }
+            Err(e) if e.errno() == libc::EPERM => return Err(e.context("cannot load the device program")),
             Err(e) => {
                 let mut log = vec![0_u8; 1 << 16];
                 load.log_level = 1;
