@@ -1,0 +1,552 @@
+//! Mounts (config.md, "Mounts"): every option takes effect, and what cannot be mounted says why.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Cmd, Container, Need, Output, suite};
+use crate::{deviates, needs, skip};
+
+/// A mount as the container sees it.
+#[derive(Debug)]
+pub struct Mount {
+    pub options: Vec<String>,
+    pub propagation: String,
+    pub kind: String,
+    pub super_options: Vec<String>,
+}
+
+/// The topmost mount at a path, from the container's mountinfo.
+#[track_caller]
+pub fn mount_at(out: &Output, path: &str) -> Mount {
+    let line = out.stdout.lines().rev().find(|l| l.split(' ').nth(4) == Some(path));
+    let line = line.unwrap_or_else(|| panic!("no mount at {path} in: {out}"));
+    let (before, after) = line.split_once(" - ").unwrap();
+    let fields: Vec<&str> = before.split(' ').collect();
+    let words = |text: &str| text.split(',').map(str::to_owned).collect();
+    let after: Vec<&str> = after.split(' ').collect();
+    Mount {
+        options: words(fields[5]),
+        propagation: fields[6..].join(" "),
+        kind: after[0].to_owned(),
+        super_options: words(after[2]),
+    }
+}
+
+impl Mount {
+    fn has(&self, option: &str) -> bool {
+        self.options.iter().any(|o| o == option) || self.super_options.iter().any(|o| o == option)
+    }
+}
+
+/// Adds a mount to the configuration.
+pub fn add(config: &mut Value, mount: Value) {
+    config["mounts"].as_array_mut().unwrap().push(mount);
+}
+
+/// A container with one more mount, which shows its mounts.
+fn shows(mount: Value) -> Container {
+    Container::with(["mountinfo"], |config| {
+        config["root"]["readonly"] = json!(false);
+        add(config, mount);
+    })
+}
+
+fn tmpfs(options: &[&str]) -> Value {
+    json!({"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": options})
+}
+
+fn bind(source: impl AsRef<std::path::Path>, options: &[&str]) -> Value {
+    json!({"destination": "/mnt", "type": "none", "source": source.as_ref(), "options": options})
+}
+
+#[test]
+fn the_mounts_of_the_example_are_there_with_their_options() {
+    let out = Container::new(["mountinfo"]).run().ok();
+    for (path, kind, with, without) in [
+        ("/proc", "proc", "", "ro"),
+        ("/dev", "tmpfs", "nosuid size=65536k mode=755", "noexec nodev relatime ro"),
+        ("/dev/pts", "devpts", "nosuid noexec gid=5 mode=620 ptmxmode=666", "ro"),
+        ("/dev/shm", "tmpfs", "nosuid noexec nodev size=65536k", "ro"),
+        ("/dev/mqueue", "mqueue", "nosuid noexec nodev", "ro"),
+        ("/sys", "sysfs", "nosuid noexec nodev ro", ""),
+    ] {
+        let mount = mount_at(&out, path);
+        assert_eq!(mount.kind, kind);
+        with.split_whitespace().for_each(|o| assert!(mount.has(o), "{path} without {o}: {mount:?}"));
+        without.split_whitespace().for_each(|o| assert!(!mount.has(o), "{path} with {o}: {mount:?}"));
+    }
+    let cgroup = mount_at(&out, "/sys/fs/cgroup");
+    assert!(cgroup.options.iter().any(|o| o == "ro"), "{cgroup:?}");
+}
+
+#[test]
+fn every_option_takes_effect_on_a_new_file_system() {
+    for (options, with, without) in [
+        ("ro", "ro", ""),
+        ("ro rw", "rw", "ro"),
+        ("nosuid nodev noexec", "nosuid nodev noexec", ""),
+        ("nosuid suid nodev dev noexec exec", "", "nosuid nodev noexec"),
+        ("noatime", "noatime", "relatime"),
+        ("noatime atime", "relatime", "noatime"),
+        ("nodiratime", "nodiratime relatime", ""),
+        ("nodiratime diratime", "", "nodiratime"),
+        ("relatime", "relatime", ""),
+        ("strictatime", "", "relatime noatime"),
+        ("strictatime nostrictatime", "relatime", ""),
+        ("norelatime", "", "noatime"),
+        ("sync", "sync", ""),
+        ("sync async", "", "sync"),
+        ("dirsync", "dirsync", ""),
+        ("defaults", "rw relatime", "ro nosuid"),
+        ("size=4096k,mode=700", "size=4096k mode=700", ""),
+    ] {
+        let words: Vec<&str> = options.split(' ').collect();
+        let mount = mount_at(&shows(tmpfs(&words)).run().ok(), "/mnt");
+        with.split_whitespace().for_each(|o| assert!(mount.has(o), "{options}: no {o}: {mount:?}"));
+        without.split_whitespace().for_each(|o| assert!(!mount.has(o), "{options}: {o}: {mount:?}"));
+    }
+}
+
+#[test]
+fn options_that_only_new_runtimes_know_take_effect() {
+    deviates!("crun", "takes iversion, lazytime and silent for data of the file system");
+    for (options, with, without) in [
+        ("lazytime", "lazytime", ""),
+        ("lazytime nolazytime", "", "lazytime"),
+        ("nosymfollow", "nosymfollow", ""),
+        ("nosymfollow symfollow", "", "nosymfollow"),
+        // These do not show, but are no data of the file system either.
+        ("iversion", "rw", ""),
+        ("iversion noiversion", "rw", ""),
+        ("silent ro nosuid", "ro nosuid", ""),
+        ("silent loud", "rw", ""),
+        ("mand nomand", "rw", ""),
+    ] {
+        let words: Vec<&str> = options.split(' ').collect();
+        let mount = mount_at(&shows(tmpfs(&words)).run().ok(), "/mnt");
+        with.split_whitespace().for_each(|o| assert!(mount.has(o), "{options}: no {o}: {mount:?}"));
+        without.split_whitespace().for_each(|o| assert!(!mount.has(o), "{options}: {o}: {mount:?}"));
+    }
+}
+
+#[test]
+fn a_bind_mount_has_the_options_that_it_asks_for() {
+    for (options, with, without) in [
+        ("bind", "rw", "ro nosuid"),
+        ("bind ro", "ro", "nosuid"),
+        ("rbind ro nosuid nodev noexec", "ro nosuid nodev noexec", ""),
+        ("bind noatime", "noatime", "relatime"),
+        ("bind strictatime", "", "relatime noatime"),
+        ("bind defaults", "rw", "ro"),
+        ("bind sync loud", "rw", ""),
+    ] {
+        let mut c = shows(json!({}));
+        let source = c.path("volume");
+        fs::create_dir(&source).unwrap();
+        let words: Vec<&str> = options.split(' ').collect();
+        c.edit(|config| *config["mounts"].as_array_mut().unwrap().last_mut().unwrap() = bind(&source, &words));
+        let mount = mount_at(&c.run().ok(), "/mnt");
+        with.split_whitespace().for_each(|o| assert!(mount.has(o), "{options}: no {o}: {mount:?}"));
+        without.split_whitespace().for_each(|o| assert!(!mount.has(o), "{options}: {o}: {mount:?}"));
+    }
+}
+
+#[test]
+fn a_bind_mount_is_recursive_only_where_it_asks() {
+    let below = |out: &Output| out.stdout.lines().any(|l| l.split(' ').nth(4) == Some("/mnt/pts"));
+    assert!(!below(&shows(bind("/dev", &["bind"])).run().ok()));
+    assert!(below(&shows(bind("/dev", &["rbind"])).run().ok()));
+}
+
+#[test]
+fn recursive_options_reach_the_mounts_below() {
+    for (options, name, set) in [
+        ("rro", "ro", true),
+        ("rro rrw", "ro", false),
+        ("rnosuid", "nosuid", true),
+        ("rnosuid rsuid", "nosuid", false),
+        ("rnodev", "nodev", true),
+        ("rnodev rdev", "nodev", false),
+        ("rnoexec", "noexec", true),
+        ("rnoexec rexec", "noexec", false),
+        ("rnodiratime", "nodiratime", true),
+        ("rnodiratime rdiratime", "nodiratime", false),
+        ("rnoatime", "noatime", true),
+        ("rnoatime ratime", "noatime", false),
+        ("rrelatime", "relatime", true),
+        ("rstrictatime", "relatime", false),
+        ("rstrictatime rnostrictatime", "relatime", true),
+    ] {
+        let mut words = vec!["rbind"];
+        words.extend(options.split(' '));
+        let out = shows(bind("/dev", &words)).run().ok();
+        for path in ["/mnt", "/mnt/pts"] {
+            let mount = mount_at(&out, path);
+            let has = mount.options.iter().any(|o| o == name);
+            assert_eq!(has, set, "{options}: {path}: {mount:?}");
+        }
+    }
+}
+
+#[test]
+fn recursive_options_for_links_reach_the_mounts_below() {
+    deviates!("crun", "knows no rnosymfollow");
+    for (options, set) in [("rnosymfollow", true), ("rnosymfollow rsymfollow", false)] {
+        let mut words = vec!["rbind"];
+        words.extend(options.split(' '));
+        let out = shows(bind("/dev", &words)).run().ok();
+        for path in ["/mnt", "/mnt/pts"] {
+            assert_eq!(mount_at(&out, path).has("nosymfollow"), set, "{options}: {path}");
+        }
+    }
+}
+
+#[test]
+fn propagation_options_show() {
+    for (options, want) in [
+        ("shared", "shared:"),
+        ("rshared", "shared:"),
+        ("private", ""),
+        ("shared rprivate", ""),
+        ("slave", ""),
+        ("unbindable", "unbindable"),
+        ("runbindable", "unbindable"),
+        ("shared rslave", ""),
+    ] {
+        let words: Vec<&str> = options.split(' ').collect();
+        let mount = mount_at(&shows(tmpfs(&words)).run().ok(), "/mnt");
+        let got = mount.propagation.trim_end_matches(|c: char| c.is_ascii_digit());
+        assert_eq!(got, want, "{options}: {mount:?}");
+    }
+}
+
+/// Runs a script in a mount namespace of its own, where `$V` is a shared mount.
+fn on_a_shared_volume(c: &Container, script: &str) -> Output {
+    fs::create_dir_all(c.path("volume/sub")).unwrap();
+    let script = format!(
+        "set -e; V={volume}; mount --make-rprivate /; mount -t tmpfs tmpfs $V; mkdir $V/sub; mount --make-shared $V; \
+         run() {{ {runtime} --root {root} run --bundle {bundle} {id}; }}; {script}",
+        volume = c.path("volume").display(),
+        runtime = suite().runtime.display(),
+        root = c.root().display(),
+        bundle = c.bundle().display(),
+        id = c.id,
+    );
+    Cmd::new("unshare").args(["-m", "sh", "-c", &script]).env("VESSEL_TEST", c.dir.as_os_str()).run()
+}
+
+fn mounts_on_the_volume(root: &str, options: &[&str]) -> Container {
+    let mut c = Container::new(["mount", "none", "/mnt/sub", "tmpfs", "0", "--", "mountinfo"]);
+    let source = c.path("volume");
+    c.edit(|config| {
+        config["root"]["readonly"] = json!(false);
+        config["linux"]["rootfsPropagation"] = json!(root);
+        for set in ["bounding", "effective", "permitted"] {
+            config["process"]["capabilities"][set] = json!(["CAP_SYS_ADMIN"]);
+        }
+        add(config, bind(source, options));
+    });
+    c
+}
+
+#[test]
+fn a_mount_in_a_shared_volume_reaches_the_host_and_in_another_does_not() {
+    needs!(Need::Program("unshare"));
+    for (root, option, reaches) in
+        [("rshared", "rshared", true), ("rslave", "rslave", false), ("rprivate", "rprivate", false)]
+    {
+        let c = mounts_on_the_volume(root, &["rbind", option]);
+        let out = on_a_shared_volume(&c, "run; grep -c \" $V/sub \" /proc/self/mountinfo || true").ok();
+        assert!(out.stdout.contains("mount ok"), "{out}");
+        let found = out.stdout.lines().last() == Some("1");
+        assert_eq!(found, reaches, "{root} {option}: {out}");
+    }
+}
+
+#[test]
+fn a_mount_of_the_host_reaches_a_slave() {
+    needs!(Need::Program("unshare"));
+    for (root, option, reaches) in [("rslave", "rslave", true), ("rprivate", "rprivate", false)] {
+        let mut c = mounts_on_the_volume(root, &["rbind", option]);
+        c.program(["write", "/mnt/ready", "--", "wait-file", "/mnt/go", "--", "mountinfo"]);
+        let script = "run & while ! test -e $V/ready; do sleep 0.01; done; mount -t tmpfs x $V/sub; touch $V/go; wait";
+        let out = on_a_shared_volume(&c, script).ok();
+        let found = out.stdout.lines().any(|l| l.split(' ').nth(4) == Some("/mnt/sub"));
+        assert_eq!(found, reaches, "{root} {option}: {out}");
+    }
+}
+
+#[test]
+fn the_place_of_a_bind_mount_is_made_as_the_source_is() {
+    let mut c = Container::new(["cat", "/a/file", "--", "ls", "/b/dir", "--", "cat", "/rel"]);
+    fs::create_dir(c.path("volume")).unwrap();
+    fs::write(c.path("volume/inside"), "x").unwrap();
+    fs::write(c.path("bundle/beside"), "beside the configuration\n").unwrap();
+    let volume = c.path("volume");
+    c.edit(|config| {
+        config["root"]["readonly"] = json!(false);
+        add(config, json!({"destination": "/a/file", "source": "beside", "options": ["bind"]}));
+        add(config, json!({"destination": "/b/dir", "source": volume, "options": ["rbind", "rprivate"]}));
+        add(config, json!({"destination": "rel", "type": "bind", "source": "beside", "options": ["bind", "ro"]}));
+    });
+    let out = c.run().ok().line("inside");
+    assert_eq!(out.stdout.matches("beside the configuration").count(), 2, "{out}");
+    assert!(c.rootfs().join("a/file").is_file());
+    assert!(c.rootfs().join("b/dir").is_dir());
+}
+
+#[test]
+fn what_cannot_be_mounted_says_which_mount_and_why() {
+    for (mount, words) in [
+        (json!({"destination": "/mnt", "source": "/no/such/place", "options": ["bind"]}), "no such file or directory"),
+        (bind("/etc", &["bind", "size=1k"]), "bind mounts cannot have any filesystem-specific options applied"),
+        (bind("/dev/null", &["bind"]), ""),
+        (json!({"destination": "/mnt", "type": "nosuchfs", "source": "x"}), "no such device"),
+        (json!({"destination": "/", "type": "tmpfs", "source": "x"}), "is on the top of rootfs"),
+        (json!({"destination": "/..", "type": "tmpfs", "source": "x"}), "is on the top of rootfs"),
+        (json!({"destination": "/mnt"}), "type"),
+    ] {
+        deviates!("runc", "words of its own");
+        deviates!("crun", "words of its own");
+        let c = shows(mount.clone());
+        if words.is_empty() {
+            // A file on a directory.
+            fs::create_dir(c.rootfs().join("mnt")).unwrap();
+            c.run().exits(1).fails("not a directory").fails("mounts[7]");
+        } else {
+            c.run().exits(1).fails(words).fails("mounts[7]");
+        }
+        c.nothing_left();
+    }
+}
+
+#[test]
+fn the_kernels_reason_is_told() {
+    deviates!("runc", "tells the errno only");
+    deviates!("crun", "tells the errno only");
+    needs!(Need::Kernel(5, 12));
+    let c = shows(tmpfs(&["size=nonsense"]));
+    c.run().exits(1).fails("cannot mount tmpfs on /mnt").fails("size").fails("invalid argument");
+}
+
+#[test]
+fn a_tmpfs_has_the_mode_of_the_directory_that_it_hides() {
+    for (options, mode) in [(vec![], "0751"), (vec!["mode=1700"], "1700")] {
+        let mut c = Container::with(["stat", "/mnt"], |config| add(config, tmpfs(&options)));
+        fs::create_dir(c.rootfs().join("mnt")).unwrap();
+        fs::set_permissions(c.rootfs().join("mnt"), fs::Permissions::from_mode(0o751)).unwrap();
+        c.edit(|config| config["root"]["readonly"] = json!(true));
+        let out = c.run().ok();
+        assert!(out.stdout.contains(&format!("dir mode={mode}")), "{options:?}: {out}");
+    }
+}
+
+#[test]
+fn tmpcopyup_copies_what_the_tmpfs_hides() {
+    for options in [vec!["tmpcopyup"], vec!["tmpcopyup", "ro"]] {
+        let verbs =
+            ["stat", "/mnt/d", "/mnt/d/f", "/mnt/l", "/mnt/p", "--", "cat", "/mnt/d/f", "--", "readlink", "/mnt/l"];
+        let mut c = Container::with(verbs, |config| add(config, tmpfs(&options)));
+        let dir = c.rootfs().join("mnt");
+        fs::create_dir_all(dir.join("d")).unwrap();
+        fs::write(dir.join("d/f"), "content\n").unwrap();
+        fs::set_permissions(dir.join("d/f"), fs::Permissions::from_mode(0o4750)).unwrap();
+        std::os::unix::fs::chown(dir.join("d"), Some(11), Some(12)).unwrap();
+        std::os::unix::fs::symlink("/outside", dir.join("l")).unwrap();
+        nix::unistd::mkfifo(&dir.join("p"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        c.edit(|config| config["root"]["readonly"] = json!(true));
+        let out = c.run().ok().line("content").line("link /outside");
+        assert!(out.stdout.contains("/mnt/d dir mode=0755 uid=11 gid=12"), "{out}");
+        assert!(out.stdout.contains("/mnt/d/f file mode=4750 uid=0"), "{out}");
+        assert!(out.stdout.contains("/mnt/p fifo mode=0600"), "{out}");
+    }
+}
+
+#[test]
+fn remount_changes_the_mount_that_is_there() {
+    let mut c = shows(tmpfs(&["nosuid", "size=64k"]));
+    c.edit(|config| {
+        add(config, json!({"destination": "/mnt", "options": ["bind", "remount", "ro", "nodev"]}));
+    });
+    let out = c.run().ok();
+    let mount = mount_at(&out, "/mnt");
+    assert!(mount.has("ro") && mount.has("nodev"), "{mount:?}");
+    assert_eq!(out.stdout.lines().filter(|l| l.split(' ').nth(4) == Some("/mnt")).count(), 1, "{out}");
+}
+
+#[test]
+fn ids_of_a_mount_are_mapped() {
+    let mut c = Container::new(["stat", "/mnt/zero", "/mnt/seven"]);
+    fs::create_dir(c.path("volume")).unwrap();
+    for (name, id) in [("zero", 0), ("seven", 7)] {
+        fs::write(c.path("volume").join(name), "").unwrap();
+        std::os::unix::fs::chown(c.path("volume").join(name), Some(id), Some(id)).unwrap();
+    }
+    let source = c.path("volume");
+    c.edit(|config| {
+        let mut mount = bind(source, &["bind", "idmap"]);
+        mount["uidMappings"] = json!([{"containerID": 0, "hostID": 3000, "size": 10}]);
+        mount["gidMappings"] = json!([{"containerID": 0, "hostID": 4000, "size": 10}]);
+        config["root"]["readonly"] = json!(false);
+        add(config, mount);
+    });
+    let out = c.run();
+    if out.code != 0 && out.stderr.contains("invalid argument") {
+        skip!("the file system of {} cannot map ids", c.dir.display());
+    }
+    let out = out.ok();
+    assert!(out.stdout.contains("/mnt/zero file mode=0644 uid=3000 gid=4000"), "{out}");
+    assert!(out.stdout.contains("/mnt/seven file mode=0644 uid=3007 gid=4007"), "{out}");
+}
+
+#[test]
+fn a_mount_without_mappings_takes_those_of_the_container() {
+    let mut c = Container::new(["stat", "/mnt/seven"]);
+    fs::create_dir(c.path("volume")).unwrap();
+    fs::write(c.path("volume/seven"), "").unwrap();
+    std::os::unix::fs::chown(c.path("volume/seven"), Some(7), Some(7)).unwrap();
+    let source = c.path("volume");
+    c.edit(|config| {
+        in_a_user_namespace(config);
+        add(config, bind(source, &["rbind", "ridmap"]));
+    });
+    fs::create_dir(c.rootfs().join("mnt")).unwrap();
+    let out = c.run();
+    if out.code != 0 && out.stderr.contains("invalid argument") {
+        skip!("the file system of {} cannot map ids", c.dir.display());
+    }
+    assert!(out.clone().ok().stdout.contains("uid=7 gid=7"), "{out}");
+}
+
+#[test]
+fn mappings_that_cannot_be_are_refused() {
+    let maps = json!([{"containerID": 0, "hostID": 3000, "size": 10}]);
+    let mut half = bind("/etc", &["bind", "idmap"]);
+    half["uidMappings"] = maps.clone();
+    let mut new = tmpfs(&["idmap"]);
+    new["uidMappings"] = maps.clone();
+    new["gidMappings"] = maps;
+    for mount in [half, new, bind("/etc", &["bind", "idmap"])] {
+        shows(mount).run().exits(1).fails("apping");
+    }
+}
+
+/// Gives the container a user namespace with ids of its own, and what it may not set there away.
+pub fn in_a_user_namespace(config: &mut Value) {
+    let maps = json!([{"containerID": 0, "hostID": 200_000, "size": 65536}]);
+    config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    config["linux"]["uidMappings"] = maps.clone();
+    config["linux"]["gidMappings"] = maps;
+}
+
+#[test]
+fn flags_of_a_source_cannot_be_cleared_in_a_user_namespace() {
+    needs!(Need::Program("unshare"));
+    let run = |options: &[&str]| {
+        let c = Container::with(["mountinfo"], |config| {
+            in_a_user_namespace(config);
+            add(config, json!({"destination": "/mnt", "source": "../volume", "options": options}));
+        });
+        fs::create_dir(c.rootfs().join("mnt")).unwrap();
+        on_a_shared_volume(&c, "mount -o remount,nodev,nosuid $V; run")
+    };
+    run(&["bind", "dev"]).exits(1).fails("cannot clear locked flags");
+    let mount = mount_at(&run(&["bind", "ro"]).ok(), "/mnt");
+    assert!(mount.has("ro") && mount.has("nodev") && mount.has("nosuid"), "{mount:?}");
+}
+
+/// Without a user namespace a bind mount has what it asks for, and only that, if it asks for anything.
+#[test]
+fn flags_of_a_source_are_kept_only_where_no_option_is_given() {
+    needs!(Need::Program("unshare"));
+    for (options, kept) in [(vec!["bind"], true), (vec!["bind", "ro"], false), (vec!["bind", "dev"], false)] {
+        let c = Container::with(["mountinfo"], |config| {
+            config["root"]["readonly"] = json!(false);
+            add(config, json!({"destination": "/mnt", "source": "../volume", "options": options}));
+        });
+        let mount = mount_at(&on_a_shared_volume(&c, "mount -o remount,nodev,nosuid $V; run").ok(), "/mnt");
+        assert_eq!(mount.has("nosuid"), kept, "{options:?}: {mount:?}");
+    }
+}
+
+#[test]
+fn an_overlay_with_long_paths_is_mounted() {
+    needs!(Need::Filesystem("overlay"));
+    let mut c = Container::new(["cat", "/mnt/lower", "--", "write", "/mnt/new", "x"]);
+    let long = "d".repeat(200);
+    let base = c.path(&long);
+    for dir in ["lower", "upper", "work"] {
+        fs::create_dir_all(base.join(dir)).unwrap();
+    }
+    fs::write(base.join("lower/lower"), "from below\n").unwrap();
+    let option =
+        |name: &str, dir: &str| format!("{name}dir={}", base.join(&long).parent().unwrap().join(dir).display());
+    let options = [option("lower", "lower"), option("upper", "upper"), option("work", "work")];
+    c.edit(|config| {
+        config["root"]["readonly"] = json!(false);
+        add(config, json!({"destination": "/mnt", "type": "overlay", "source": "overlay", "options": options}));
+    });
+    let out = c.run();
+    if out.code != 0 && out.stderr.contains("invalid argument") {
+        skip!("no overlay on the file system of {}", c.dir.display());
+    }
+    out.ok().line("from below");
+    assert!(base.join("upper/new").exists());
+}
+
+#[test]
+fn the_cgroup_is_read_only_where_it_asks_to_be() {
+    for namespace in [true, false] {
+        let mut c = Container::new(["mountinfo"]);
+        c.edit(|config| {
+            if !namespace {
+                config["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "cgroup");
+            }
+        });
+        let out = c.run().ok();
+        let below: Vec<&str> = out.stdout.lines().filter_map(|l| l.split(' ').nth(4)).collect();
+        let below: Vec<&str> = below.into_iter().filter(|p| p.starts_with("/sys/fs/cgroup")).collect();
+        assert!(!below.is_empty());
+        for path in below {
+            let mount = mount_at(&out, path);
+            assert!(mount.options.iter().any(|o| o == "ro"), "{path}: {mount:?}");
+        }
+    }
+}
+
+#[test]
+fn the_cgroup_can_be_written_where_it_may() {
+    let mut c = Container::new(["mountinfo"]);
+    c.edit(|config| {
+        let mount = config["mounts"].as_array_mut().unwrap().last_mut().unwrap();
+        mount["options"].as_array_mut().unwrap().retain(|o| o != "ro");
+    });
+    let mount = mount_at(&c.run().ok(), "/sys/fs/cgroup");
+    assert!(mount.has("rw"), "{mount:?}");
+}
+
+/// With v1, every hierarchy has its directory, and each of several controllers its name.
+#[test]
+fn every_hierarchy_is_there() {
+    needs!(Need::CgroupV1);
+    let out = Container::new(["ls", "/sys/fs/cgroup", "--", "cat", "/sys/fs/cgroup/pids/cgroup.procs"]).run().ok();
+    for name in ["cpu", "memory", "pids", "systemd"] {
+        if std::path::Path::new("/sys/fs/cgroup").join(name).exists() {
+            assert!(out.stdout.lines().any(|l| l == name), "no {name}: {out}");
+        }
+    }
+    // The container's own cgroup is at the top: init is in it.
+    assert!(out.stdout.lines().any(|l| l == "1"), "{out}");
+}
+
+#[test]
+fn without_a_network_namespace_of_its_own_a_rootless_container_gets_the_hosts_sysfs() {
+    deviates!("runc", "fails");
+    let mut c = Container::rootless(["mountinfo", "--", "ls", "/sys/class/net"]);
+    c.edit(|config| config["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "network"));
+    let out = c.run().ok();
+    let sys = mount_at(&out, "/sys");
+    assert!(sys.kind == "sysfs" && sys.options.iter().any(|o| o == "ro"), "{sys:?}");
+}

@@ -1,0 +1,192 @@
+//! The root filesystem itself (config.md, "Root"; config-linux.md, "Rootfs Mount Propagation", "Masked Paths",
+//! "Readonly Paths").
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::deviates;
+use crate::harness::Container;
+use crate::mounts::{add, mount_at};
+
+#[test]
+fn the_root_is_read_only_where_it_asks_to_be() {
+    for (readonly, answer) in [(true, "write EROFS"), (false, "write ok 0")] {
+        let c = Container::with(["try-write", "/f", "x", "--", "try-write", "/dev/shm/f", "x"], |config| {
+            config["root"]["readonly"] = json!(readonly);
+        });
+        let out = c.run().ok();
+        assert_eq!(out.stdout.lines().next(), Some(answer), "{out}");
+        assert_eq!(out.stdout.lines().nth(1), Some("write ok 0"), "{out}");
+    }
+}
+
+#[test]
+fn the_root_may_be_named_by_an_absolute_path() {
+    let mut c = Container::new(["echo", "here"]);
+    let rootfs = c.rootfs();
+    c.edit(|config| config["root"]["path"] = json!(rootfs));
+    c.run().ok().line("here");
+}
+
+#[test]
+fn a_root_that_is_none_is_refused() {
+    deviates!("crun", "follows links");
+    for (path, words) in
+        [("missing", "no such file or directory"), ("link", "or a symlink"), ("config.json", "not a directory")]
+    {
+        let mut c = Container::new(["echo", "here"]);
+        std::os::unix::fs::symlink("rootfs", c.path("bundle/link")).unwrap();
+        c.edit(|config| config["root"]["path"] = json!(path));
+        let out = c.run().exits(1);
+        if crate::harness::runtime_kind() == "vessel" {
+            out.fails(words).fails("root.path");
+        }
+        c.nothing_left();
+    }
+}
+
+#[test]
+fn nothing_of_the_host_is_left_in_the_mount_namespace() {
+    let mut c = Container::new(["mountinfo"]);
+    for pivot in [true, false] {
+        let mut cmd = c.command("run", ["--bundle"]).arg(c.bundle());
+        if !pivot {
+            cmd = cmd.arg("--no-pivot");
+        }
+        let out = cmd.arg(&c.id).run().ok();
+        let mut paths: Vec<&str> = out.stdout.lines().filter_map(|l| l.split(' ').nth(4)).collect();
+        paths.sort_unstable();
+        let allowed = ["/", "/dev", "/proc", "/sys"];
+        for path in paths {
+            let inside = allowed.contains(&path) || allowed[1..].iter().any(|a| path.starts_with(&format!("{a}/")));
+            assert!(inside, "pivot {pivot}: {path} in: {out}");
+        }
+    }
+    c.edit(|_| ());
+}
+
+/// With --no-pivot, the host's whole sysfs must not stay in the namespace: the kernel would take it for the leave to mount
+/// a new one, without masks.
+#[test]
+fn no_pivot_hides_the_pseudo_file_systems_of_the_host() {
+    // In new user, mount and network namespaces.
+    let verbs = ["unshare", "0x50020000", "--", "mount", "sysfs", "/tmp", "sysfs", "14"];
+    let c = Container::with(verbs, |config| {
+        config["mounts"].as_array_mut().unwrap().retain(|m| !m["destination"].as_str().unwrap().starts_with("/sys"));
+        for set in ["bounding", "effective", "permitted"] {
+            config["process"]["capabilities"][set] = json!(["CAP_SYS_ADMIN"]);
+        }
+    });
+    let out = c.command("run", ["--no-pivot", "--bundle"]).arg(c.bundle()).arg(&c.id).run().ok();
+    assert_eq!(out.stdout, "unshare ok 0\nmount EPERM\n", "{out}");
+}
+
+#[test]
+fn the_propagation_of_the_root_is_as_configured() {
+    for (name, want) in [
+        ("shared", "shared:"),
+        ("rshared", "shared:"),
+        ("slave", ""),
+        ("rslave", ""),
+        ("private", ""),
+        ("rprivate", ""),
+        ("unbindable", "unbindable"),
+    ] {
+        let c = Container::with(["mountinfo"], |config| {
+            config["linux"]["rootfsPropagation"] = json!(name);
+            // Masks are clones, which an unbindable tree has none of.
+            if name == "unbindable" {
+                config["linux"]["maskedPaths"] = json!([]);
+            }
+        });
+        let root = mount_at(&c.run().ok(), "/");
+        let got = root.propagation.trim_end_matches(|c: char| c.is_ascii_digit());
+        assert_eq!(got, want, "{name}: {root:?}");
+    }
+}
+
+#[test]
+fn an_unknown_propagation_is_refused() {
+    deviates!("runc", "words of its own");
+    deviates!("crun", "words of its own");
+    let c = Container::with(["mountinfo"], |config| config["linux"]["rootfsPropagation"] = json!("everywhere"));
+    c.run().exits(1).fails("linux.rootfsPropagation").fails("everywhere");
+}
+
+#[test]
+fn masked_paths_cannot_be_read() {
+    let verbs =
+        ["try-read", "/secret", "--", "ls", "/hidden", "--", "stat", "/hidden", "--", "try-write", "/hidden/x", "--"];
+    let mut c =
+        Container::new(verbs.into_iter().chain(["try-read", "/proc/keys", "--", "stat", "/secret", "/other/f"]));
+    fs::write(c.rootfs().join("secret"), "secret").unwrap();
+    fs::create_dir(c.rootfs().join("hidden")).unwrap();
+    fs::write(c.rootfs().join("hidden/f"), "secret").unwrap();
+    fs::create_dir(c.rootfs().join("other")).unwrap();
+    fs::write(c.rootfs().join("other/f"), "secret").unwrap();
+    c.edit(|config| {
+        config["root"]["readonly"] = json!(false);
+        config["linux"]["maskedPaths"] =
+            json!(["/secret", "/hidden", "/proc/keys", "/other/f", "/sys/firmware", "/not/there", "/proc/acpi"]);
+    });
+    let out = c.run().ok();
+    let lines: Vec<&str> = out.stdout.lines().collect();
+    assert_eq!(lines[0], "read ok 0");
+    assert!(lines[1].starts_with("stat /hidden dir"), "{out}");
+    assert_eq!(lines[2], "write EROFS");
+    assert_eq!(lines[3], "read ok 0");
+    assert!(lines[4].contains("char") && lines[4].contains("rdev=1:3"), "{out}");
+    assert!(lines[5].contains("rdev=1:3"), "{out}");
+    assert_eq!(fs::read_to_string(c.rootfs().join("secret")).unwrap(), "secret");
+}
+
+#[test]
+fn a_masked_path_that_cannot_be_looked_at_is_an_error() {
+    let mut c = Container::new(["echo", "here"]);
+    std::os::unix::fs::symlink("circle", c.rootfs().join("circle")).unwrap();
+    c.edit(|config| config["linux"]["maskedPaths"] = json!(["/circle"]));
+    let out = c.run().exits(1);
+    if crate::harness::runtime_kind() == "vessel" {
+        out.fails("linux.maskedPaths[0]");
+    }
+}
+
+#[test]
+fn read_only_paths_cannot_be_written_also_below() {
+    let verbs =
+        ["try-write", "/fixed/f", "x", "--", "try-write", "/free/f", "x", "--", "try-write", "/fixed/mnt/f", "x", "--"];
+    let mut c = Container::new(verbs.into_iter().chain(["mountinfo"]));
+    for dir in ["fixed", "free"] {
+        fs::create_dir(c.rootfs().join(dir)).unwrap();
+    }
+    c.edit(|config| {
+        config["root"]["readonly"] = json!(false);
+        config["linux"]["readonlyPaths"] = json!(["/fixed", "/not/there", "/proc/sys", "/dev/shm"]);
+        let options = ["nosuid", "nodev"];
+        add(config, json!({"destination": "/fixed/mnt", "type": "tmpfs", "source": "tmpfs", "options": options}));
+    });
+    let out = c.run().ok();
+    let lines: Vec<&str> = out.stdout.lines().collect();
+    assert_eq!(lines[..3], ["write EROFS", "write ok 0", "write EROFS"], "{out}");
+    // What they were before stays.
+    let shm = mount_at(&out, "/dev/shm");
+    for option in ["ro", "nosuid", "nodev", "noexec"] {
+        assert!(shm.options.iter().any(|o| o == option), "{shm:?}");
+    }
+}
+
+#[test]
+fn a_read_only_dev_and_tmpfs_are_complete() {
+    let mut c =
+        Container::new(["stat", "/dev/null", "/tmp/made", "--", "try-write", "/dev/x", "--", "try-write", "/tmp/x"]);
+    let source = c.path("volume");
+    fs::create_dir(&source).unwrap();
+    c.edit(|config| {
+        config["mounts"][1]["options"].as_array_mut().unwrap().push(json!("ro"));
+        add(config, json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]}));
+        add(config, json!({"destination": "/tmp/made", "source": source, "options": ["bind"]}));
+    });
+    let out = c.run().ok();
+    assert_eq!(out.values("write"), ["EROFS", "EROFS"], "{out}");
+}
