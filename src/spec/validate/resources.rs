@@ -15,13 +15,17 @@ pub(super) fn check(faults: &mut Faults, resources: &LinuxResources) {
         }
     }
     if let Some(memory) = resources.memory()
-        && let Some(swappiness) = memory.swappiness().filter(|s| *s > 100)
+        // The highest number is -1 of engines in Go: leave it as it is.
+        && let Some(swappiness) = memory.swappiness().filter(|s| *s > 100 && *s != u64::MAX)
     {
         faults.add("linux.resources.memory.swappiness", format!("{swappiness} is not between 0 and 100"));
     }
     if let Some(cpu) = resources.cpu() {
         for (name, list) in [("cpus", cpu.cpus()), ("mems", cpu.mems())] {
-            if let Some(fault) = list.as_deref().map(str::trim).and_then(list_fault) {
+            let Some(list) = list else { continue };
+            // The kernel takes every few of a range, too: `0-31:2/8`.
+            let ranges: Vec<_> = list.split(',').map(|p| p.split(':').next().unwrap_or(p).trim()).collect();
+            if let Some(fault) = list_fault(&ranges.join(",")) {
                 faults.add(format_args!("linux.resources.cpu.{name}"), fault);
             }
         }
@@ -49,7 +53,7 @@ pub(super) fn check(faults: &mut Faults, resources: &LinuxResources) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::each_is_one_fault;
+    use super::super::tests::{each_is_one_fault, faults_with};
     use serde_json::json;
 
     #[test]
@@ -66,5 +70,17 @@ mod tests {
             ),
             (at, json!({"unified": {"../x.max": "1"}}), "linux.resources.unified: \"../x.max\" is not the name"),
         ]);
+    }
+
+    #[test]
+    fn what_engines_and_the_kernel_know_is_taken() {
+        for good in [
+            json!({"memory": {"swappiness": u64::MAX}}),
+            json!({"cpu": {"cpus": "0-31:2/8, 40\n", "mems": "0"}}),
+            json!({"unified": {"memory.high": "max"}}),
+            json!({"hugepageLimits": [{"pageSize": "64KB", "limit": u64::MAX}]}),
+        ] {
+            assert_eq!(faults_with(&[("/linux/resources", good)]), [""; 0]);
+        }
     }
 }
