@@ -8,6 +8,7 @@
 mod harness;
 
 mod capabilities;
+mod cgroups;
 mod cli;
 mod config;
 mod cve_rootfs;

@@ -11,7 +11,7 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
 use rustix::fs::OFlags;
 
 use super::{Cgroup, files, filter};
-use crate::error::{Context, Error, Result};
+use crate::error::{Cause, Context, Error, Result};
 use crate::sys;
 
 /// Kinds of access, with the numbers of the kernel.
@@ -107,10 +107,10 @@ impl Policy {
                 return Ok(());
             }
             other => {
-                return Err(Error::new(format!(
-                    "type: invalid device type {:?} (a, b and c are known)",
-                    other.as_str()
-                )));
+                return Err(Error::of(
+                    Cause::Config,
+                    format!("type: invalid device type {:?} (a, b and c are known)", other.as_str()),
+                ));
             }
         };
         let devices = Devices { kind, major: number("major", rule.major())?, minor: number("minor", rule.minor())? };
@@ -131,12 +131,15 @@ impl Policy {
                 **devices != rule.devices && devices.cover(&rule.devices) && **access & rule.access != 0
             };
             if let Some((devices, access)) = list.iter().find(wider) {
-                return Err(Error::new(format!(
-                    "linux.resources.devices: requested rule [{}] not supported by devices cgroupv1 (cannot punch hole in \
+                return Err(Error::of(
+                    Cause::Config,
+                    format!(
+                        "linux.resources.devices: requested rule [{}] not supported by devices cgroupv1 (cannot punch hole in \
                      existing wildcard rule [{}])",
-                    line(&rule.devices, rule.access),
-                    line(devices, *access)
-                )));
+                        line(&rule.devices, rule.access),
+                        line(devices, *access)
+                    ),
+                ));
             }
             if let Some(access) = list.get_mut(&rule.devices) {
                 *access &= !rule.access;
@@ -154,11 +157,13 @@ fn access(letters: &str) -> Result<u8> {
             'r' => READ,
             'w' => WRITE,
             'm' => MKNOD,
-            _ => return Err(Error::new(format!("access: {letters:?} has letters other than r, w and m"))),
+            _ => {
+                return Err(Error::of(Cause::Config, format!("access: {letters:?} has letters other than r, w and m")));
+            }
         };
     }
     if access == 0 {
-        return Err(Error::new("access: device access field cannot be empty"));
+        return Err(Error::of(Cause::Config, "access: device access field cannot be empty"));
     }
     Ok(access)
 }
@@ -169,7 +174,7 @@ fn number(name: &str, value: Option<i64>) -> Result<Option<u32>> {
         None | Some(-1) => Ok(None),
         Some(value) => match u32::try_from(value) {
             Ok(value) => Ok(Some(value)),
-            Err(_) => Err(Error::new(format!("{name}: {value} is no device number"))),
+            Err(_) => Err(Error::of(Cause::Config, format!("{name}: {value} is no device number"))),
         },
     }
 }

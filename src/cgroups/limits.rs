@@ -9,7 +9,7 @@ use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxNetwork, LinuxResources, LinuxThrottleDevice,
 };
 
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 
 /// A value for a file of a cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Write {
 }
 
 fn fault(field: &str, why: impl std::fmt::Display) -> Error {
-    Error::new(format!("linux.resources.{field}: {why}"))
+    Error::of(Cause::Config, format!("linux.resources.{field}: {why}"))
 }
 
 /// The writes that carry out `resources`, those of a controller together. `pids_limit` is `pids.limit` where it is set,
