@@ -53,6 +53,9 @@ pub(super) fn exec(host: &Host, request: &ExecRequest) -> Result<i32> {
     if let Some(path) = &request.pidfd_socket {
         console::send_pidfd(path, &made.pidfd)?;
     }
+    if let Some(master) = &made.terminal {
+        foreground::fit(master);
+    }
     made.channel.send(&Order::Start)?;
     if let Err(e) = start::watch(&made.channel, &made.pidfd, &state) {
         wait::reap(&made.pidfd)?;

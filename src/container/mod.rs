@@ -157,6 +157,9 @@ pub fn run(host: &Host, request: &RunRequest) -> Result<i32> {
     protect(request.create.preserve_fds)?;
     let signals = if request.detach { None } else { Some(Signals::block(!request.no_subreaper)?) };
     let mut made = create::make(host, &request.create, create::Opener::Run(request.detach))?;
+    if let Some(master) = &made.terminal {
+        foreground::fit(master);
+    }
     made.channel.send(&Order::Start)?;
     start::watch(&made.channel, &made.pidfd, &made.state)?;
     made.rollback.call_off();

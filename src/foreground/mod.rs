@@ -14,6 +14,8 @@ use crate::error::{Context, Error, Result};
 use crate::sys;
 use terminal::Relay;
 
+pub use terminal::fit;
+
 /// Signals that are not taken over: faults of the runtime itself, and SIGPIPE and SIGURG, which are not sent by people.
 const LEFT_ALONE: [Signal; 9] = [
     Signal::SIGSEGV,

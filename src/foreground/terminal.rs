@@ -53,19 +53,18 @@ impl Relay {
     pub(super) fn new(master: OwnedFd) -> Result<Relay> {
         let flags = rustix::fs::fcntl_getfl(&master).context(|| "cannot examine the terminal's master")?;
         rustix::fs::fcntl_setfl(&master, flags | OFlags::NONBLOCK).context(|| "cannot set up the terminal's master")?;
-        let mut relay = Relay {
+        fit(&master);
+        let raw = Raw::of(rustix::stdio::stdin())?;
+        Ok(Relay {
             master,
             output: reopen_output(),
-            raw: None,
+            raw,
             input: Input::Open,
             to_program: Buffer::default(),
             to_user: Buffer::default(),
             deaf: false,
             hung: false,
-        };
-        relay.resize();
-        relay.raw = Raw::of(rustix::stdio::stdin())?;
-        Ok(relay)
+        })
     }
 
     /// What is to be waited for.
@@ -130,14 +129,9 @@ impl Relay {
         !self.to_user.is_empty()
     }
 
-    /// Gives the container's terminal the size of ours.
+    /// Follows a change of our terminal's size.
     pub(super) fn resize(&self) {
-        let ours = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
-        let size = ours.into_iter().find_map(|fd| tcgetwinsize(fd).ok());
-        // A terminal that was never given a size has nothing to pass on.
-        if let Some(size) = size.filter(|size| size.ws_row != 0 && size.ws_col != 0) {
-            let _ = tcsetwinsize(&self.master, size);
-        }
+        fit(&self.master);
     }
 
     /// After a stop: a shell has set its own modes meanwhile, or has brought us to the foreground.
@@ -194,6 +188,17 @@ impl Relay {
         if self.deaf {
             self.to_user = Buffer::default();
         }
+    }
+}
+
+/// Gives the terminal behind `master` the size of ours, if we have one. To be done before the program runs, which may ask
+/// for the size first of all.
+pub fn fit(master: &OwnedFd) {
+    let ours = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    let size = ours.into_iter().find_map(|fd| tcgetwinsize(fd).ok());
+    // A terminal that was never given a size has nothing to pass on.
+    if let Some(size) = size.filter(|size| size.ws_row != 0 && size.ws_col != 0) {
+        let _ = tcsetwinsize(master, size);
     }
 }
 

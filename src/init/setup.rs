@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use nix::sched::CloneFlags;
-use oci_spec::runtime::{Hooks, Spec};
+use oci_spec::runtime::{Hook, Hooks, Spec};
 
 use super::bootstrap::{Into, arrive};
 use super::channel::{Order, Report};
@@ -84,11 +84,20 @@ fn ladder(
         std::mem::forget(std::mem::replace(&mut orders.end, starter));
     }
     let ready = ready.ok_or_else(|| Error::new("config.json has no process to start"))?;
-    let hooks = setup.program.start_container;
+    let hooks = start_hooks(&setup.program);
     if !hooks.is_empty() {
-        hooks::run(Kind::StartContainer, hooks, &state_here(&setup.program.hook_state, "created"))?;
+        hooks::run(Kind::StartContainer, &hooks, &state_here(&setup.program.hook_state, "created"))?;
     }
     finish::execute(ready, &setup.program, orders) // 8, 9
+}
+
+/// The startContainer hooks. One without an environment gets the process's, as the field's runtimes do.
+fn start_hooks(program: &Program<'_>) -> Vec<Hook> {
+    let mut hooks = program.start_container.to_vec();
+    for hook in hooks.iter_mut().filter(|hook| hook.env().is_none()) {
+        hook.set_env(program.process.env().clone());
+    }
+    hooks
 }
 
 fn names(spec: &Spec) -> Result<()> {
