@@ -201,6 +201,12 @@ impl Container {
         cmd.arg("--pid-file").arg(self.path("pid")).arg(&self.id)
     }
 
+    /// `create` with more flags.
+    pub fn create_cmd_with(&self, flags: &[&str]) -> Cmd {
+        let cmd = self.command("create", flags).arg("--bundle").arg(self.bundle());
+        cmd.arg("--pid-file").arg(self.path("pid")).arg(&self.id)
+    }
+
     /// `create`; what the container prints is in [`Container::stdout`].
     #[track_caller]
     pub fn create(&self) -> Output {

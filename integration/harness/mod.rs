@@ -14,7 +14,7 @@ pub use cmd::{Cmd, Output, Running};
 pub use container::Container;
 pub use need::{Need, deviation, missing, skip};
 pub use suite::{CGROUP_ROOT, User, eventually, runtime, runtime_kind, suite};
-pub use term::{ConsoleSocket, Pty, receive_fd};
+pub use term::{ConsoleSocket, Pty, read_until, receive_fd};
 
 /// Ends the test as skipped, with a reason: `skip!("the kernel has no {what}")`.
 #[macro_export]
