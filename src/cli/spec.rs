@@ -3,6 +3,8 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
+use rustix::process::{getegid, geteuid};
+
 use super::lex::switch;
 use super::verb::{Call, Count, Verb, bundle};
 use crate::error::{Context, Error, Result};
@@ -22,18 +24,12 @@ pub(super) const VERB: Verb = Verb {
 
 fn run(call: &Call) -> Result<i32> {
     let path = call.path("bundle").unwrap_or_default().join("config.json");
-    let ids = call.switch("rootless").then(|| {
-        // The owner of our own entry in /proc is our effective id.
-        use std::os::unix::fs::MetadataExt;
-        std::fs::metadata("/proc/self").map(|m| (m.uid(), m.gid()))
-    });
-    let text = match ids {
-        None if unified() => example::ROOT.to_string(),
-        None => example::without_cgroup_namespace(),
-        Some(ids) => {
-            let (uid, gid) = ids.context(|| "cannot read /proc/self")?;
-            example::rootless(uid, gid)?
-        }
+    let text = if call.switch("rootless") {
+        example::rootless(geteuid().as_raw(), getegid().as_raw())?
+    } else if unified() {
+        example::ROOT.to_string()
+    } else {
+        example::without_cgroup_namespace()
     };
     let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
         Ok(file) => file,

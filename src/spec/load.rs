@@ -60,15 +60,15 @@ fn read<T: DeserializeOwned>(text: &str, mend: impl FnOnce(&mut Value)) -> Resul
     mend(&mut value);
     serde_path_to_error::deserialize(value).map_err(|e| match e.path().to_string().as_str() {
         "." => fault(e.inner()),
-        place => fault(format_args!("{place}: {}{}", words(place), e.inner())),
+        place => fault(format_args!("{place}: {}{}", key_phrase(place), e.inner())),
     })
 }
 
-/// Words that tests of the field look for, in front of the deserializer's.
-fn words(place: &str) -> &'static str {
-    match place.strip_prefix("linux.memoryPolicy.") {
-        Some("mode") => "invalid memory policy mode: ",
-        Some(flags) if flags.starts_with("flags") => "invalid memory policy flag: ",
+/// Words that other programs look for, where the value at that place is refused.
+fn key_phrase(place: &str) -> &'static str {
+    match place {
+        "linux.memoryPolicy" | "linux.memoryPolicy.mode" => "invalid memory policy mode: ",
+        place if place.starts_with("linux.memoryPolicy.flags") => "invalid memory policy flag: ",
         _ => "",
     }
 }
@@ -263,6 +263,10 @@ mod tests {
             (
                 json!({"process": {"rlimits": [{"type": "RLIMIT_FOO"}]}}),
                 "process.rlimits[0].type: unknown variant `RLIMIT_FOO`",
+            ),
+            (
+                json!({"linux": {"memoryPolicy": {"nodes": "0"}}}),
+                "linux.memoryPolicy: invalid memory policy mode: missing",
             ),
             (json!({"mounts": [{"source": "x"}]}), "mounts[0]: missing field `destination`"),
             (json!(null), "invalid type: null"),

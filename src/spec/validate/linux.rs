@@ -9,7 +9,7 @@ use oci_spec::runtime::{
 };
 
 use super::Faults;
-use super::process::list_fault;
+use super::process::{list_fault, list_len};
 
 /// Whether the container has a namespace of its own of this kind, new or joined.
 pub(super) fn has(linux: &Linux, kind: LinuxNamespaceType) -> bool {
@@ -244,11 +244,13 @@ fn memory_policy(faults: &mut Faults, policy: &LinuxMemoryPolicy) {
     let nodes = policy.nodes().as_deref().unwrap_or_default();
     match mode {
         MpolDefault | MpolLocal if !nodes.is_empty() => {
-            faults.add("linux.memoryPolicy.nodes", format!("{mode} requires 0 nodes but got {nodes:?}"));
+            let text = format!("{mode}: memory policy mode requires 0 nodes but got {}", list_len(nodes));
+            faults.add("linux.memoryPolicy.nodes", text);
         }
         MpolDefault | MpolLocal | MpolPreferred if nodes.is_empty() => {}
         _ if nodes.is_empty() => {
-            faults.add("linux.memoryPolicy.nodes", format!("{mode} requires at least one node but got 0"));
+            let text = format!("{mode}: memory policy mode requires at least one node but got 0");
+            faults.add("linux.memoryPolicy.nodes", text);
         }
         _ => {
             if let Some(fault) = list_fault(nodes) {
@@ -308,12 +310,12 @@ mod tests {
             (
                 "/linux/memoryPolicy",
                 json!({"mode": "MPOL_BIND"}),
-                "linux.memoryPolicy.nodes: MPOL_BIND requires at least",
+                "linux.memoryPolicy.nodes: MPOL_BIND: memory policy mode requires at",
             ),
             (
                 "/linux/memoryPolicy",
-                json!({"mode": "MPOL_LOCAL", "nodes": "0"}),
-                "linux.memoryPolicy.nodes: MPOL_LOCAL requires 0",
+                json!({"mode": "MPOL_LOCAL", "nodes": "0-7"}),
+                "linux.memoryPolicy.nodes: MPOL_LOCAL: memory policy mode requires 0 nodes but got 8",
             ),
             (
                 "/linux/memoryPolicy",

@@ -102,15 +102,20 @@ pub(super) fn check_with_resources(faults: &mut Faults, process: &Process, spec:
 
 /// What is wrong with a list of CPUs or memory nodes, as in `0-3,7`.
 pub(super) fn list_fault(list: &str) -> Option<String> {
-    let number = |n: &str| n.bytes().all(|b| b.is_ascii_digit()).then(|| n.parse::<u32>().ok()).flatten();
-    for part in list.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        match (number(first), number(last)) {
-            (Some(first), Some(last)) if first <= last => {}
-            _ => return Some(format!("{list:?} is not a list (as 0-3,7): {part:?}")),
-        }
-    }
-    None
+    let wrong = list.split(',').find(|part| range(part).is_none())?;
+    Some(format!("{list:?} is not a list (as 0-3,7): {wrong:?}"))
+}
+
+/// How many numbers a list has; what is no range counts as none.
+pub(super) fn list_len(list: &str) -> u64 {
+    list.split(',').filter_map(range).map(|(first, last)| u64::from(last - first) + 1).sum()
+}
+
+fn range(part: &str) -> Option<(u32, u32)> {
+    let number = |n: &str| n.bytes().all(|b| b.is_ascii_digit()).then(|| n.parse().ok()).flatten();
+    let (first, last) = part.split_once('-').unwrap_or((part, part));
+    let (first, last) = (number(first)?, number(last)?);
+    (first <= last).then_some((first, last))
 }
 
 #[cfg(test)]
@@ -185,5 +190,6 @@ mod tests {
         {
             assert_eq!(list_fault(list).is_none(), good, "{list}");
         }
+        assert_eq!(list_len("0-3,7"), 5);
     }
 }
