@@ -1,9 +1,10 @@
 //! The command line.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::deviates;
-use crate::harness::{Cmd, Container, runtime};
+use crate::harness::{Cmd, Container, User, runtime};
 
 fn bare(args: &[&str]) -> Cmd {
     Cmd::new(runtime()).args(args)
@@ -191,4 +192,20 @@ fn debug_lines_are_beside_the_one_error() {
     deviates!("runc", "says nothing before this error");
     assert!(out.stderr.contains("level=debug"), "{out}");
     assert_eq!(out.stderr.matches("level=error").count(), 1, "{out}");
+}
+
+#[test]
+fn an_ordinary_user_has_a_state_root_of_her_own() {
+    deviates!("runc", "names the directory after itself");
+    deviates!("crun", "names the directory after itself");
+    let c = Container::rootless(["echo"]);
+    let user = User::ordinary();
+    fs::create_dir(c.path("xdg")).unwrap();
+    std::os::unix::fs::chown(c.path("xdg"), Some(user.uid), Some(user.gid)).unwrap();
+    let as_user = |args: &[&str]| bare(args).user(&user).env("XDG_RUNTIME_DIR", c.path("xdg"));
+    assert_eq!(as_user(&["list", "-q"]).run().ok().stdout, "");
+    as_user(&["create", "--bundle", "/missing", "x"]).run().exits(1);
+    // The sticky bit keeps it from being cleaned away with what is old in that directory.
+    let mode = fs::metadata(c.path("xdg/vessel")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o1700);
 }
