@@ -134,7 +134,7 @@ fn options_that_only_new_runtimes_know_take_effect() {
 #[test]
 fn a_bind_mount_has_the_options_that_it_asks_for() {
     for (options, with, without) in [
-        ("bind", "rw", "ro nosuid"),
+        ("bind", "rw", "ro"),
         ("bind ro", "ro", "nosuid"),
         ("rbind ro nosuid nodev noexec", "ro nosuid nodev noexec", ""),
         ("bind noatime", "noatime", "relatime"),
@@ -549,4 +549,52 @@ fn without_a_network_namespace_of_its_own_a_rootless_container_gets_the_hosts_sy
     let out = c.run().ok();
     let sys = mount_at(&out, "/sys");
     assert!(sys.kind == "sysfs" && sys.options.iter().any(|o| o == "ro"), "{sys:?}");
+}
+
+/// More bind mounts than the caller may have files open, and the limit of the program is the caller's.
+#[test]
+fn many_bind_mounts_need_no_higher_limit() {
+    needs!(Need::Program("prlimit"));
+    let mut c = Container::new(["rlimit", "NOFILE", "--", "cat", "/v/149"]);
+    fs::write(c.path("file"), "bound\n").unwrap();
+    let source = c.path("file");
+    c.edit(|config| {
+        config["root"]["readonly"] = json!(false);
+        config["process"].as_object_mut().unwrap().remove("rlimits");
+        for i in 0..150 {
+            add(config, json!({"destination": format!("/v/{i}"), "source": source, "options": ["bind"]}));
+        }
+    });
+    let run = Cmd::new("prlimit").arg("--nofile=64:4096").arg(&suite().runtime).arg("--root").arg(c.root());
+    let run = run.args(["run", "--bundle"]).arg(c.bundle()).arg(&c.id).env("VESSEL_TEST", c.dir.as_os_str());
+    run.run().ok().line("bound").line("rlimit NOFILE soft=64 hard=4096");
+}
+
+/// All of it works with few descriptors.
+#[test]
+fn few_descriptors_are_enough() {
+    needs!(Need::Program("prlimit"));
+    let c = Container::with(["echo", "here"], in_a_user_namespace);
+    let run = Cmd::new("prlimit").arg("--nofile=64").arg(&suite().runtime).arg("--root").arg(c.root());
+    let run = run.args(["run", "--bundle"]).arg(c.bundle()).arg(&c.id).env("VESSEL_TEST", c.dir.as_os_str());
+    // A program's own limit cannot be above.
+    let out = run.run();
+    assert!(out.code == 0 || out.stderr.contains("RLIMIT_NOFILE"), "{out}");
+}
+
+/// linux.mountLabel: the context of what is mounted new.
+#[test]
+fn new_file_systems_have_the_label() {
+    needs!(Need::Selinux);
+    let label = "system_u:object_r:tmp_t:s0:c1,c2";
+    let c = Container::with(["mountinfo"], |config| {
+        config["linux"]["mountLabel"] = json!(label);
+        add(config, tmpfs(&["size=64k"]));
+    });
+    fs::create_dir(c.rootfs().join("mnt")).unwrap();
+    let out = c.run().ok();
+    for path in ["/dev", "/dev/pts", "/dev/shm", "/mnt"] {
+        let line = out.stdout.lines().find(|l| l.split(' ').nth(4) == Some(path)).unwrap();
+        assert!(line.contains("tmp_t:s0:c1,c2"), "{line}");
+    }
 }

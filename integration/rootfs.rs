@@ -5,9 +5,9 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::deviates;
-use crate::harness::Container;
+use crate::harness::{Cmd, Container, Need, eventually};
 use crate::mounts::{add, mount_at};
+use crate::{deviates, needs};
 
 #[test]
 fn the_root_is_read_only_where_it_asks_to_be() {
@@ -189,4 +189,47 @@ fn a_read_only_dev_and_tmpfs_are_complete() {
     });
     let out = c.run().ok();
     assert_eq!(out.values("write"), ["EROFS", "EROFS"], "{out}");
+}
+
+/// A joined mount namespace is set up as a new one is, and only that.
+#[test]
+fn a_mount_namespace_can_be_joined() {
+    needs!(Need::Program("unshare"));
+    let mut c = Container::new(["mountinfo", "--", "ns"]);
+    let mut holder = Cmd::new("unshare").args(["-m", "sleep", "60"]).env("VESSEL_TEST", c.dir.as_os_str()).spawn();
+    let path = format!("/proc/{}/ns/mnt", holder.pid());
+    let own = fs::read_link("/proc/self/ns/mnt").unwrap();
+    let theirs = eventually("a mount namespace", || fs::read_link(&path).ok().filter(|link| *link != own));
+    c.edit(|config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|n| n["type"] != "mount");
+        namespaces.push(json!({"type": "mount", "path": path}));
+    });
+    let out = c.run().ok();
+    out.clone().line(&format!("mnt {}", theirs.display()));
+    assert_eq!(mount_at(&out, "/proc").kind, "proc");
+    holder.signal(nix::sys::signal::Signal::SIGKILL);
+    holder.wait();
+}
+
+/// Where the mount namespace is the runtime's own, a mount would be the host's.
+#[test]
+fn without_a_mount_namespace_nothing_is_mounted() {
+    deviates!("runc", "mounts on the host");
+    deviates!("crun", "mounts on the host");
+    for namespace in [None, Some("/proc/self/ns/mnt")] {
+        let mut c = Container::new(["stat", "/probe"]);
+        c.edit(|config| {
+            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|n| n["type"] != "mount");
+            namespaces.extend(namespace.map(|path| json!({"type": "mount", "path": path})));
+            config["root"]["readonly"] = json!(false);
+            config["linux"].as_object_mut().unwrap().retain(|name, _| name != "maskedPaths" && name != "readonlyPaths");
+        });
+        c.run().exits(1).fails("mount namespace");
+        c.nothing_left();
+        c.edit(|config| config["mounts"] = json!([]));
+        assert!(c.run().ok().stdout.starts_with("stat /probe file"));
+        assert!(!c.rootfs().join("dev/null").exists());
+    }
 }

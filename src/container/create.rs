@@ -366,7 +366,7 @@ fn plan_rootfs(
         unified: cgroup.unified,
         cgroup_namespace: plan.new.contains(CloneFlags::CLONE_NEWCGROUP),
         user_namespace: plan.own(CloneFlags::CLONE_NEWUSER),
-        mount_namespace: plan.new.contains(CloneFlags::CLONE_NEWNS),
+        mount_namespace: plan.own(CloneFlags::CLONE_NEWNS),
         network_namespace: plan.own(CloneFlags::CLONE_NEWNET),
         no_pivot: request.no_pivot,
     })

@@ -58,14 +58,11 @@ fn ladder(
         net::loopback_up()?;
     }
     names(setup.spec)?;
-    let own_mounts = setup.into.namespaces.new.contains(CloneFlags::CLONE_NEWNS);
-    if own_mounts {
-        setup.rootfs.mount()?;
-    }
+    setup.rootfs.mount()?;
     run_hooks(setup, orders)?; // 4
     setup.rootfs.enter()?;
     if setup.spec.process().is_some() && setup.program.process.terminal().unwrap_or(false) {
-        terminal(&setup.program, orders, console, own_mounts)?; // 5
+        terminal(&setup.program, orders, console, setup.rootfs.has_mounts())?; // 5
     }
     sysctls(setup.spec, proc)?;
     // A container may be created without a process; only `start` needs one.
@@ -74,9 +71,7 @@ fn ladder(
         // Before the root becomes read-only: a missing working directory is made.
         finish::enter_cwd(setup.program.process)?;
     }
-    if own_mounts {
-        setup.rootfs.protect(proc)?;
-    }
+    setup.rootfs.protect(proc)?;
     let ready = has_process.then(|| finish::prepare(&setup.program, orders, proc)).transpose()?; // 6
     let starter = gate::wait(orders, setup.gate.take(), setup.program.preserve_fds)?; // 7
     if let Some(starter) = starter {

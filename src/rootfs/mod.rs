@@ -11,6 +11,7 @@ mod enter;
 mod filesystem;
 mod idmap;
 mod inroot;
+mod limit;
 mod mounts;
 mod place;
 mod protect;
@@ -47,8 +48,8 @@ pub struct Input<'a> {
     pub cgroup_namespace: bool,
     /// Whether init is in a user namespace other than the runtime's (new or joined): device nodes cannot be made there.
     pub user_namespace: bool,
-    /// Whether init has a mount namespace other than the runtime's. A joined one is set up as a new one is. Where it is
-    /// the runtime's own, init only changes its root: mounts there would be the host's.
+    /// Whether init gets a mount namespace, new or joined; a joined one is set up as a new one is. If not, or if the
+    /// joined one is the runtime's own, init only changes its root: mounts there would be the host's.
     pub mount_namespace: bool,
     /// Whether init has a network namespace of its own (new or joined): only its owner may mount a sysfs.
     pub network_namespace: bool,
@@ -88,6 +89,7 @@ pub struct Plan {
     inside: Option<Inside>,
     late: Vec<OwnedFd>,
     masks: Option<Masks>,
+    limit: Option<limit::Raised>,
 }
 
 /// Resolves the configuration and opens every source on the host that the runtime can open for init: each bind source
@@ -98,6 +100,11 @@ pub fn plan(input: &Input<'_>) -> Result<Plan> {
 }
 
 impl Plan {
+    /// Whether init has a mount namespace to mount in; if not, [`Plan::enter`] is all that there is to do.
+    pub fn has_mounts(&self) -> bool {
+        self.mount_namespace
+    }
+
     /// Attaches the root, mounts everything on it, makes the devices and links. In init, in the new mount namespace, with
     /// the host's root still being `/`. Changes the current directory.
     pub fn mount(&mut self) -> Result<()> {
@@ -127,6 +134,8 @@ impl Plan {
             devices::link(&inside)?;
         }
         self.inside = Some(inside);
+        // Every tree is attached and closed: the limit of open files goes back before a hook inherits it.
+        self.limit = None;
         Ok(())
     }
 

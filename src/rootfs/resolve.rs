@@ -14,7 +14,7 @@ use super::cgroup::Cgroups;
 use super::idmap::{self, Namespaces};
 use super::mounts::{Common, Kind, Mount};
 use super::place::clean;
-use super::{Input, Plan, devices};
+use super::{Input, Plan, devices, limit};
 use crate::error::{Context, Error, Result};
 use crate::spec::options::Options;
 
@@ -23,29 +23,32 @@ pub(super) fn plan(input: &Input<'_>) -> Result<Plan> {
     let root = spec.root().as_ref().ok_or_else(|| Error::new("root: it is missing"))?;
     let linux = spec.linux().clone().unwrap_or_default();
     let entries = spec.mounts().as_deref().unwrap_or_default();
-    if !input.mount_namespace {
+    let mount_namespace = input.mount_namespace && !joins_own_namespace(&linux);
+    if !mount_namespace {
         check_without_namespace(&linux, entries, root.readonly() == Some(true))?;
     }
     let path = input.bundle.join(root.path());
+    let limit = limit::raise(entries.len() + linux.devices().as_ref().map_or(0, Vec::len));
     let opened = open_root(&path)?;
     let propagation = root_propagation(linux.rootfs_propagation().as_deref())?;
-    let mut resolver = Resolver { input, linux: &linux, propagation, namespaces: Namespaces::default() };
+    let mut resolver =
+        Resolver { input, linux: &linux, mount_namespace, propagation, namespaces: Namespaces::default() };
     let mut mounts = Vec::with_capacity(entries.len());
     for (i, entry) in entries.iter().enumerate() {
         mounts.push(resolver.mount(entry, format!("mounts[{i}]"))?);
     }
-    let set_up_dev = input.mount_namespace
+    let set_up_dev = mount_namespace
         && !mounts.iter().any(|m| matches!(m.kind, Kind::Bind(_)) && clean(&m.destination) == Path::new("/dev"));
     let devices = if set_up_dev {
         devices::resolve(linux.devices().as_deref().unwrap_or_default(), input.user_namespace)?
     } else {
         Vec::new()
     };
-    let tree = if input.mount_namespace { clone_root_early(&opened, &path, propagation)? } else { None };
+    let tree = if mount_namespace { clone_root_early(&opened, &path, propagation)? } else { None };
     Ok(Plan {
         root: (path, tree),
         read_only: root.readonly() == Some(true),
-        mount_namespace: input.mount_namespace,
+        mount_namespace,
         no_pivot: input.no_pivot,
         propagation,
         mounts,
@@ -65,7 +68,20 @@ pub(super) fn plan(input: &Input<'_>) -> Result<Plan> {
         inside: None,
         late: Vec::new(),
         masks: None,
+        limit,
     })
+}
+
+/// Whether linux.namespaces names the mount namespace that the runtime is in.
+fn joins_own_namespace(linux: &Linux) -> bool {
+    let namespaces = linux.namespaces().as_deref().unwrap_or_default();
+    let joined = namespaces.iter().find(|n| n.typ() == LinuxNamespaceType::Mount).and_then(|n| n.path().as_ref());
+    let Some(path) = joined else { return false };
+    match (rustix::fs::stat(path), rustix::fs::stat("/proc/self/ns/mnt")) {
+        (Ok(one), Ok(own)) => (one.st_dev, one.st_ino) == (own.st_dev, own.st_ino),
+        // Joining tells what is wrong with the path.
+        _ => false,
+    }
 }
 
 /// Without a mount namespace of its own, whatever the container mounts would be the host's.
@@ -148,6 +164,7 @@ fn base(propagation: u64) -> u64 {
 struct Resolver<'a> {
     input: &'a Input<'a>,
     linux: &'a Linux,
+    mount_namespace: bool,
     propagation: u64,
     namespaces: Namespaces,
 }
@@ -201,7 +218,7 @@ impl Resolver<'_> {
             idmap,
             ..Bind::default()
         };
-        if self.input.mount_namespace {
+        if self.mount_namespace {
             bind.open_early()?;
         }
         Ok(bind)
