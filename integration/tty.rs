@@ -178,6 +178,20 @@ fn all_output_comes_before_the_end() {
 }
 
 #[test]
+fn whoever_goes_on_writing_is_not_waited_for() {
+    needs!(Need::Busybox);
+    deviates!("runc", "wants a terminal of its own");
+    let c = Container::new(["sleep"]);
+    c.busybox();
+    c.started();
+    let script = "trap '' HUP; while :; do echo more; done & exit 3";
+    let args = ["--tty", &c.id, "/bin/sh", "-c", script];
+    let out = c.command("exec", args).timeout(20).run().exits(3);
+    assert!(out.stdout.contains("more") || out.stdout.is_empty(), "{out}");
+    c.command("kill", ["--all", &c.id, "KILL"]).run().ok();
+}
+
+#[test]
 fn the_terminal_belongs_to_the_user_of_the_process() {
     let mut c = terminal(["stat", "/dev/console", "--", "echo", "end"]);
     c.edit(|config| config["process"]["user"] = json!({"uid": 1234, "gid": 1234}));

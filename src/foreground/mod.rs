@@ -153,9 +153,14 @@ fn exit_code(pidfd: &OwnedFd) -> Result<i32> {
     status.exit_status().or(by_signal).ok_or_else(|| Error::new("the container's process ended in an unknown way"))
 }
 
-/// Copies what the terminal still holds, however slow our output is, until somebody wants us to end.
+/// More than the kernel keeps of what was written to a terminal and not read: 64 KiB and a page.
+const TERMINAL_BUFFER: u64 = 128 * 1024;
+
+/// Copies what the terminal still holds, however slow our output is, until somebody wants us to end. What others go on to
+/// write, as processes that a shell has left behind, is not waited for.
 fn drain(signals: &Signals, relay: &mut Relay) -> Result<()> {
-    while relay.has_output() {
+    let end = relay.copied() + TERMINAL_BUFFER;
+    while relay.copied() < end && relay.has_output() {
         let mut fds = [
             PollFd::new(&signals.fd, PollFlags::IN),
             PollFd::from_borrowed_fd(relay.descriptor(terminal::Stream::Output), PollFlags::OUT),

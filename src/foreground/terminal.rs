@@ -42,6 +42,8 @@ pub(super) struct Relay {
     input: Input,
     to_program: Buffer,
     to_user: Buffer,
+    /// How many bytes were read from the terminal.
+    copied: u64,
     /// Nobody reads our output.
     deaf: bool,
     /// Nobody has the slave open; somebody may open it again.
@@ -62,6 +64,7 @@ impl Relay {
             input: Input::Open,
             to_program: Buffer::default(),
             to_user: Buffer::default(),
+            copied: 0,
             deaf: false,
             hung: false,
         })
@@ -129,6 +132,11 @@ impl Relay {
         !self.to_user.is_empty()
     }
 
+    /// How many bytes the terminal has given.
+    pub(super) fn copied(&self) -> u64 {
+        self.copied
+    }
+
     /// Follows a change of our terminal's size.
     pub(super) fn resize(&self) {
         fit(&self.master);
@@ -183,7 +191,10 @@ impl Relay {
         self.hung = match self.to_user.fill(self.master.as_fd()) {
             Ok(0) => true,
             Err(e) => !matches!(e, Errno::AGAIN | Errno::INTR),
-            Ok(_) => false,
+            Ok(n) => {
+                self.copied += n as u64;
+                false
+            }
         };
         if self.deaf {
             self.to_user = Buffer::default();
