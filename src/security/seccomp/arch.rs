@@ -5,11 +5,12 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 
-use libseccomp::{ScmpArch, ScmpFilterContext, ScmpSyscall};
+use libseccomp::{ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 use rustix::fs::MemfdFlags;
 
 use super::bpf::{self, Instruction};
-use super::profile::{Architecture, Profile};
+use super::profile::{Architecture, Compare, Condition, Profile};
+use super::search;
 use crate::error::{Context, Error, Result};
 
 /// The program of one architecture.
@@ -29,11 +30,15 @@ pub(super) fn compile(profile: &Profile) -> Result<Vec<Part>> {
 }
 
 fn part(profile: &Profile, arch: Architecture) -> Result<Part> {
+    let last = last(profile, arch.scmp).filter(|_| profile.stub);
+    if let Some(program) = search::compile(profile, arch) {
+        return Ok(Part { arch, last, program });
+    }
     let mut context = context(profile, &[arch])?;
     if profile.rules.len() > TREE_FROM {
         context.set_ctl_optimize(2).map_err(|e| failed("cannot ask for a search tree", e))?;
     }
-    Ok(Part { arch, last: last(profile, arch.scmp).filter(|_| profile.stub), program: export(&context)? })
+    Ok(Part { arch, last, program: export(&context)? })
 }
 
 /// libseccomp's context of a profile for some of its architectures.
@@ -49,11 +54,25 @@ pub(super) fn context(profile: &Profile, architectures: &[Architecture]) -> Resu
             .map_err(|e| failed(format!("error adding architecture {:?} to seccomp filter", arch.scmp), e))?;
     }
     for rule in &profile.rules {
+        let conditions: Vec<_> = rule.conditions.iter().map(comparison).collect();
         context
-            .add_rule_conditional(rule.action, rule.syscall, &rule.conditions)
+            .add_rule_conditional(rule.action, rule.syscall, &conditions)
             .map_err(|e| failed(format!("error adding seccomp filter rule for syscall {}", rule.name), e))?;
     }
     Ok(context)
+}
+
+fn comparison(condition: &Condition) -> ScmpArgCompare {
+    let op = match condition.compare {
+        Compare::NotEqual => ScmpCompareOp::NotEqual,
+        Compare::Less => ScmpCompareOp::Less,
+        Compare::LessOrEqual => ScmpCompareOp::LessOrEqual,
+        Compare::Equal => ScmpCompareOp::Equal,
+        Compare::GreaterOrEqual => ScmpCompareOp::GreaterEqual,
+        Compare::Greater => ScmpCompareOp::Greater,
+        Compare::Masked(mask) => ScmpCompareOp::MaskedEqual(mask),
+    };
+    ScmpArgCompare::new(condition.index, op, condition.value)
 }
 
 pub(super) fn export(context: &ScmpFilterContext) -> Result<Vec<Instruction>> {

@@ -1,8 +1,8 @@
 //! Seccomp filters (config-linux.md, "Seccomp").
 //!
-//! A profile is read ([`profile`]), compiled by libseccomp for one architecture at a time ([`arch`]), and linked behind
-//! a prologue of our own that chooses the architecture's part and answers ENOSYS to system calls newer than the profile
-//! ([`link`]).
+//! A profile is read ([`profile`]), compiled for one architecture at a time by a generator of our own ([`search`]) or,
+//! where that cannot, by libseccomp ([`arch`]), and linked behind a prologue that chooses the architecture's part and
+//! answers ENOSYS to system calls newer than the profile ([`link`]).
 
 mod agent;
 mod arch;
@@ -11,6 +11,7 @@ mod link;
 #[cfg(test)]
 mod machine;
 mod profile;
+mod search;
 #[cfg(test)]
 mod tests;
 

@@ -1,6 +1,6 @@
 //! From a profile of config.json to what libseccomp takes, with every rule of the specification checked.
 
-use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpSyscall};
+use libseccomp::{ScmpAction, ScmpArch, ScmpSyscall};
 use oci_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall,
 };
@@ -34,7 +34,29 @@ pub(super) struct Rule {
     pub(super) syscall: ScmpSyscall,
     pub(super) action: ScmpAction,
     /// All must hold. Empty: always.
-    pub(super) conditions: Vec<ScmpArgCompare>,
+    pub(super) conditions: Vec<Condition>,
+}
+
+/// What must hold of one argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Condition {
+    /// Which argument, from 0.
+    pub(super) index: u32,
+    pub(super) compare: Compare,
+    pub(super) value: u64,
+}
+
+/// How an argument is compared with the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compare {
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Equal,
+    GreaterOrEqual,
+    Greater,
+    /// The bits of this mask must be the value's.
+    Masked(u64),
 }
 
 /// SECCOMP_FILTER_FLAG_*.
@@ -194,22 +216,20 @@ fn is_repeated(args: &[LinuxSeccompArg]) -> bool {
     args.iter().enumerate().any(|(i, arg)| args[..i].iter().any(|before| before.index() == arg.index()))
 }
 
-fn condition(arg: &LinuxSeccompArg, place: usize) -> Result<ScmpArgCompare> {
+fn condition(arg: &LinuxSeccompArg, place: usize) -> Result<Condition> {
     if arg.index() >= ARGUMENTS {
         return Err(Error::new(format!("args[{place}].index: {} is not below {ARGUMENTS}", arg.index())));
     }
-    let (op, datum) = match arg.op() {
-        LinuxSeccompOperator::ScmpCmpNe => (ScmpCompareOp::NotEqual, arg.value()),
-        LinuxSeccompOperator::ScmpCmpLt => (ScmpCompareOp::Less, arg.value()),
-        LinuxSeccompOperator::ScmpCmpLe => (ScmpCompareOp::LessOrEqual, arg.value()),
-        LinuxSeccompOperator::ScmpCmpEq => (ScmpCompareOp::Equal, arg.value()),
-        LinuxSeccompOperator::ScmpCmpGe => (ScmpCompareOp::GreaterEqual, arg.value()),
-        LinuxSeccompOperator::ScmpCmpGt => (ScmpCompareOp::Greater, arg.value()),
-        LinuxSeccompOperator::ScmpCmpMaskedEq => {
-            (ScmpCompareOp::MaskedEqual(arg.value()), arg.value_two().unwrap_or(0))
-        }
+    let (compare, value) = match arg.op() {
+        LinuxSeccompOperator::ScmpCmpNe => (Compare::NotEqual, arg.value()),
+        LinuxSeccompOperator::ScmpCmpLt => (Compare::Less, arg.value()),
+        LinuxSeccompOperator::ScmpCmpLe => (Compare::LessOrEqual, arg.value()),
+        LinuxSeccompOperator::ScmpCmpEq => (Compare::Equal, arg.value()),
+        LinuxSeccompOperator::ScmpCmpGe => (Compare::GreaterOrEqual, arg.value()),
+        LinuxSeccompOperator::ScmpCmpGt => (Compare::Greater, arg.value()),
+        LinuxSeccompOperator::ScmpCmpMaskedEq => (Compare::Masked(arg.value()), arg.value_two().unwrap_or(0)),
     };
-    Ok(ScmpArgCompare::new(arg.index() as u32, op, datum))
+    Ok(Condition { index: arg.index() as u32, compare, value })
 }
 
 /// An action with its errno; `field` is where the errno stands.
