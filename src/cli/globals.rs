@@ -43,8 +43,9 @@ fn command() -> Command {
 /// Takes the global flags off the arguments; the rest begins with the command.
 pub(super) fn read(args: impl Iterator<Item = OsString>) -> Result<(Globals, Vec<OsString>)> {
     let see = |fault: String| Error::of(Cause::Usage, format!("vessel: {fault} (see vessel --help)"));
-    let Lexed { flags, positionals, help } = lex(&command(), true, args).map_err(see)?;
-    let matches = matches(command(), flags).map_err(see)?;
+    let known = command();
+    let Lexed { flags, positionals, help } = lex(&known, true, args).map_err(see)?;
+    let matches = matches(known, flags).map_err(see)?;
     let log_format = get(&matches, "log-format").filter(|f| !f.is_empty());
     let globals = Globals {
         help,

@@ -132,7 +132,8 @@ impl From<String> for Usage {
 
 /// The flags and arguments of a command; none where its help is wanted.
 fn understand(verb: &Verb, args: Vec<OsString>) -> Result<Option<(ArgMatches, Vec<OsString>)>, Usage> {
-    let lexed = lex::lex(&verb.command(), verb.flags_first, args)?;
+    let command = verb.command();
+    let lexed = lex::lex(&command, verb.flags_first, args)?;
     if lexed.help {
         return Ok(None);
     }
@@ -140,7 +141,7 @@ fn understand(verb: &Verb, args: Vec<OsString>) -> Result<Option<(ArgMatches, Ve
         let fault = format!("vessel: \"{}\" {fault}", verb.name);
         return Err(Usage { headline: ".".to_string(), fault });
     }
-    Ok(Some((lex::matches(verb.command(), lexed.flags)?, lexed.positionals)))
+    Ok(Some((lex::matches(command, lexed.flags)?, lexed.positionals)))
 }
 
 #[cfg(test)]
