@@ -221,6 +221,35 @@ mod tests {
         assert_eq!(faults(&parse(rootless).unwrap()), [""; 0]);
     }
 
+    /// The places of all values in a document, as JSON pointers.
+    fn places(value: &Value, at: &str, all: &mut Vec<String>) {
+        all.push(at.to_string());
+        match value {
+            Value::Object(map) => map.iter().for_each(|(key, v)| places(v, &format!("{at}/{key}"), all)),
+            Value::Array(list) => list.iter().enumerate().for_each(|(i, v)| places(v, &format!("{at}/{i}"), all)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn no_value_anywhere_makes_more_than_an_error() {
+        let good: Value = serde_json::from_str(super::super::example::ROOT).unwrap();
+        let mut all = Vec::new();
+        places(&good, "", &mut all);
+        let odd =
+            [json!(null), json!(""), json!("\u{0}\n"), json!([]), json!({}), json!(-1), json!(1e300), json!([[]])];
+        for place in &all {
+            for value in &odd {
+                let mut bad = good.clone();
+                *bad.pointer_mut(place).unwrap() = value.clone();
+                match parse(bad.to_string()) {
+                    Ok(config) => drop(faults(&config)),
+                    Err(e) => assert_eq!(e.to_string().lines().count(), 1, "{place} {value}: {e}"),
+                }
+            }
+        }
+    }
+
     #[test]
     fn versions_are_semver_1() {
         for version in ["1.0.0", "1.0.2-dev", "1.3.0", "1.0.0-rc5", "1.4.0+x.y"] {
