@@ -16,6 +16,13 @@ pub fn apply(cpus: &str) -> Result<()> {
     })
 }
 
+/// Lets the process run on every CPU of its cpuset: a container is not bound to those that its caller happens to run on.
+pub fn reset() {
+    // Words enough for every kernel, which cuts the mask to what it has. A kernel that refuses leaves things as they are,
+    // which no configuration asked to be otherwise.
+    let _ = sched::set_affinity(&[u64::MAX; 128]);
+}
+
 /// Checks a list without applying it.
 pub fn check(cpus: &str) -> Result<()> {
     list::parse(cpus).map(drop)

@@ -165,6 +165,8 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     };
     let (pid, pidfd, intermediate) = match bootstrap::fork(&into)? {
         Forked::Child { intermediate } => {
+            // Else init would never see that the runtime is gone.
+            drop(channel);
             let setup = setup::Setup { spec: &config.spec, into, rootfs: root, program, gate };
             setup::run(setup, Place { proc, end, console }, intermediate)
         }
@@ -365,7 +367,7 @@ fn plan_rootfs(
         cgroups: &cgroups,
         unified: cgroup.unified,
         cgroup_namespace: plan.new.contains(CloneFlags::CLONE_NEWCGROUP),
-        user_namespace: plan.own(CloneFlags::CLONE_NEWUSER),
+        user_namespace: plan.own(CloneFlags::CLONE_NEWUSER) || namespaces::in_user_namespace(),
         mount_namespace: plan.own(CloneFlags::CLONE_NEWNS),
         network_namespace: plan.own(CloneFlags::CLONE_NEWNET),
         no_pivot: request.no_pivot,

@@ -113,7 +113,11 @@ fn make(request: &ExecRequest, state: &State, config: &Config, process: &Process
             .context(|| "cannot join the container's pid namespace")?;
     }
     let (pid, pidfd) = match fork(&entry, state, request)? {
-        Clone::Child => join::run(&setup, Place { proc, end, console }),
+        Clone::Child => {
+            // Else the process would never see that the runtime is gone.
+            drop(channel);
+            join::run(&setup, Place { proc, end, console })
+        }
         Clone::Parent(pid, pidfd) => (pid, pidfd),
     };
     drop((end, console));

@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::{PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{
+    OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 
 use crate::error::{Context, Result};
 
@@ -56,6 +58,7 @@ impl Relay {
         let flags = rustix::fs::fcntl_getfl(&master).context(|| "cannot examine the terminal's master")?;
         rustix::fs::fcntl_setfl(&master, flags | OFlags::NONBLOCK).context(|| "cannot set up the terminal's master")?;
         fit(&master);
+        plain_newlines(&master)?;
         let raw = Raw::of(rustix::stdio::stdin())?;
         Ok(Relay {
             master,
@@ -249,6 +252,15 @@ struct Raw {
     raw: Termios,
 }
 
+/// Leaves a newline of the program's output a newline, with no carriage return before it: whoever reads our standard
+/// output from a pipe or a file is not at a terminal.
+fn plain_newlines(master: &OwnedFd) -> Result<()> {
+    let cannot = || "cannot set the modes of the container's terminal";
+    let mut modes = tcgetattr(master).context(cannot)?;
+    modes.output_modes -= OutputModes::ONLCR;
+    tcsetattr(master, OptionalActions::Now, &modes).context(cannot)
+}
+
 impl Raw {
     /// Makes a terminal raw. None where it is no terminal, or where it belongs to another job, as of the shell that has
     /// put us in the background.
@@ -259,6 +271,8 @@ impl Raw {
         let before = tcgetattr(fd).context(|| "cannot read the modes of the terminal on standard input")?;
         let mut raw = before.clone();
         raw.make_raw();
+        // Output is still processed here, since it is not inside (see `Relay::new`).
+        raw.output_modes |= before.output_modes & OutputModes::OPOST;
         let raw = Raw { fd, before, raw };
         tcsetattr(fd, OptionalActions::Now, &raw.raw).context(|| "cannot make the terminal on standard input raw")?;
         Ok(Some(raw))

@@ -29,17 +29,17 @@ pub struct Ready {
 const SYS_ADMIN: u64 = 1 << 21;
 
 /// Changes into `process.cwd`, making it where it is missing, with the rights of root; where those do not suffice (root
-/// may be nobody on a network file system), the process's user tries again later.
-pub fn enter_cwd(process: &Process) -> Result<()> {
+/// may be nobody on a network file system), the process's user tries again later. Whether it is entered.
+pub fn enter_cwd(process: &Process) -> Result<bool> {
     match change_dir(process) {
         Err(e) if e.errno() == libc::ENOENT => {
             let cwd = process.cwd();
             let made = std::fs::DirBuilder::new().recursive(true).create(cwd);
             made.context(|| format!("process.cwd: cannot make {}", cwd.display()))?;
-            change_dir(process)
+            change_dir(process).map(|()| true)
         }
-        Err(e) if e.errno() == libc::EACCES => Ok(()),
-        result => result,
+        Err(e) if e.errno() == libc::EACCES => Ok(false),
+        result => result.map(|()| true),
     }
 }
 
@@ -69,8 +69,8 @@ fn change_dir(process: &Process) -> Result<()> {
     }
 }
 
-/// Everything up to the gate: limits, labels, capabilities, user, environment; finds the program.
-pub fn prepare(program: &Program<'_>, orders: &mut Orders, proc: &Proc) -> Result<Ready> {
+/// Everything up to the gate; `in_cwd` says that the working directory is entered already: limits, labels, capabilities, user, environment; finds the program.
+pub fn prepare(program: &Program<'_>, in_cwd: bool, orders: &mut Orders, proc: &Proc) -> Result<Ready> {
     let process = program.process;
     attributes(program)?;
     limits(program, orders, proc)?; // 6
@@ -86,7 +86,9 @@ pub fn prepare(program: &Program<'_>, orders: &mut Orders, proc: &Proc) -> Resul
         prctl::set_no_new_privileges(true)
             .map_err(|e| Error::from_errno(e, "process.noNewPrivileges: cannot set it"))?;
     }
-    change_dir(process)?;
+    if !in_cwd {
+        change_dir(process)?;
+    }
     let env = environment(program)?;
     let path = env.iter().rev().find_map(|v| v.strip_prefix("PATH="));
     let args = process.args().as_deref().unwrap_or_default();

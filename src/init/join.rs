@@ -56,6 +56,9 @@ fn ladder(
     for (fd, path) in join.procs {
         rustix::io::write(fd, b"0").context(|| format!("cannot enter the cgroup: {}", path.display()))?;
     }
+    if join.affinity.0.is_none() {
+        crate::attrs::affinity::reset();
+    }
     // From here on the container's processes may see this one: they must not get at what it holds (CVE-2016-9962).
     prctl::set_dumpable(false)
         .map_err(|e| crate::error::Error::from_errno(e, "cannot protect the process from the container"))?;
@@ -92,8 +95,8 @@ fn ladder(
     if join.program.process.terminal().unwrap_or(false) {
         setup::terminal(&join.program, orders, console, false)?; // 5
     }
-    finish::enter_cwd(join.program.process)?;
-    let ready = finish::prepare(&join.program, orders, proc)?; // 6
+    let in_cwd = finish::enter_cwd(join.program.process)?;
+    let ready = finish::prepare(&join.program, in_cwd, orders, proc)?; // 6
     gate::wait(orders, None, join.program.preserve_fds)?; // 7
     if let Some(cpus) = join.affinity.1 {
         crate::attrs::affinity::apply(cpus).context(|| "process.execCPUAffinity.final")?;

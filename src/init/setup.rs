@@ -12,7 +12,7 @@ use crate::error::{Context, Error, Result};
 use crate::hooks::{self, Kind};
 use crate::rootfs;
 use crate::sys::proc::Proc;
-use crate::{console, net, security};
+use crate::{attrs, console, net, security};
 
 /// What `create` has resolved for init.
 #[derive(Debug)]
@@ -46,6 +46,7 @@ fn ladder(
     intermediate: bool,
 ) -> Result<std::convert::Infallible> {
     arrive(&setup.into, intermediate, orders, proc)?; // 1, 2
+    attrs::affinity::reset();
     rustix::process::setsid().context(|| "cannot make a session")?;
     if let Some(name) = &setup.program.keyring {
         let label = setup.program.process.selinux_label().as_deref().unwrap_or_default();
@@ -65,14 +66,12 @@ fn ladder(
         terminal(&setup.program, orders, console, setup.rootfs.has_mounts())?; // 5
     }
     sysctls(setup.spec, proc)?;
-    // A container may be created without a process; only `start` needs one.
+    // A container may be created without a process; only `start` needs one. A missing working directory is made before
+    // the root becomes read-only.
     let has_process = setup.spec.process().is_some();
-    if has_process {
-        // Before the root becomes read-only: a missing working directory is made.
-        finish::enter_cwd(setup.program.process)?;
-    }
+    let in_cwd = has_process && finish::enter_cwd(setup.program.process)?;
     setup.rootfs.protect(proc)?;
-    let ready = has_process.then(|| finish::prepare(&setup.program, orders, proc)).transpose()?; // 6
+    let ready = has_process.then(|| finish::prepare(&setup.program, in_cwd, orders, proc)).transpose()?; // 6
     let starter = gate::wait(orders, setup.gate.take(), setup.program.preserve_fds)?; // 7
     if let Some(starter) = starter {
         // The gate has closed the old end.
