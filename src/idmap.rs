@@ -108,7 +108,7 @@ pub fn check_groups(groups: &[u32], gids: &[LinuxIdMapping], privileged: bool) -
 }
 
 /// Whether setgroups(2) works in a namespace that [`write`] maps so.
-pub fn setgroups_allowed(gids: &[LinuxIdMapping], privileged: bool) -> bool {
+fn setgroups_allowed(gids: &[LinuxIdMapping], privileged: bool) -> bool {
     privileged || !is_own_id(gids, Kind::Gid.own_id())
 }
 

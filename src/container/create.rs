@@ -288,6 +288,8 @@ impl Parent<'_> {
         let uids = linux.and_then(|l| l.uid_mappings().as_deref()).unwrap_or_default();
         let gids = linux.and_then(|l| l.gid_mappings().as_deref()).unwrap_or_default();
         let privileged = nix::unistd::geteuid().is_root();
+        let groups = self.process.user().additional_gids().as_deref().unwrap_or_default();
+        idmap::check_groups(groups, gids, privileged)?;
         idmap::write(self.proc, self.state.init_process_pid, uids, gids, privileged)
     }
 
