@@ -21,15 +21,13 @@ show "$vessel" spec --bundle "$dir"
 # No terminal, and a program that tells where it is.
 sed -i 's/"terminal": true/"terminal": false/; s#^\( *\)"sh"$#\1"sh", "-c", "echo I am process $$ of $(hostname); ps; ls /; exec sleep 600"#' "$dir/config.json"
 
-# Files, as the container keeps these streams.
-show "$vessel" --root "$dir/state" create --bundle "$dir" "$id" </dev/null >"$dir/out" 2>&1 || { cat "$dir/out"; exit 1; }
-cat "$dir/out"
+# The container keeps these streams.
+show "$vessel" --root "$dir/state" create --bundle "$dir" "$id" </dev/null >>"$dir/out" 2>&1 || { cat "$dir/out"; exit 1; }
 show "$vessel" --root "$dir/state" state "$id"
 echo
-: >"$dir/out"
 show "$vessel" --root "$dir/state" start "$id"
-for _ in $(seq 50); do grep -q sys "$dir/out" && break; sleep 0.1; done
-echo "The program's output:"
+for _ in $(seq 50); do grep -q "^tmp" "$dir/out" && break; sleep 0.1; done
+echo "The output of create and of the program:"
 cat "$dir/out"
 show "$vessel" --root "$dir/state" list
 show "$vessel" --root "$dir/state" exec "$id" sh -c 'echo exec: I am $(id -u) in $(hostname)'

@@ -12,5 +12,7 @@ cp "$dir"/{integration,probe,vessel} "$own/"
 export TMPDIR=$own/tmp PROBE=$own/probe
 [ -n "${RUNTIME:-}" ] || export RUNTIME=$own/vessel
 cd "$own"
+# The session of the ordinary user comes a moment after boot.
+for _ in $(seq 100); do [ ! -S "/run/user/$(id -u alice)/bus" ] || break; sleep 0.2; done
 # One processor, but much waiting.
 exec ./integration --test-threads 3 "$@"

@@ -13,6 +13,7 @@ mod cli;
 mod config;
 mod cve_rootfs;
 mod devices;
+mod engines;
 mod foreground;
 mod hooks;
 mod lifecycle;

@@ -119,11 +119,3 @@ fn is_own_user(fd: &OwnedFd) -> Result<bool> {
 pub fn names(kinds: CloneFlags) -> String {
     KINDS.iter().filter(|k| kinds.contains(k.1)).map(|k| k.2).collect::<Vec<_>>().join(", ")
 }
-
-/// Whether this process is in a user namespace other than the initial one, as under a rootless engine: there even root
-/// makes no device nodes.
-pub fn in_user_namespace() -> bool {
-    // The kernel gives the initial one this inode number (PROC_USER_INIT_INO).
-    const INITIAL: u64 = 0xEFFF_FFFD;
-    rustix::fs::stat("/proc/self/ns/user").is_ok_and(|s| s.st_ino != INITIAL)
-}

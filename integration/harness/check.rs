@@ -89,12 +89,14 @@ pub fn everything_left(suite: &Suite) -> Vec<String> {
         .collect();
     for pid in pids() {
         let program = fs::metadata(format!("/proc/{pid}/exe")).ok().map(|m| (m.dev(), m.ino()));
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         let child = fs::read_to_string(format!("/proc/{pid}/stat")).ok().is_some_and(|stat| {
-            let behind = stat.rsplit(')').next().unwrap_or_default();
-            behind.split_whitespace().nth(1) == Some(&std::process::id().to_string())
+            let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+            // Engines leave their monitors to whoever reaps them.
+            let monitor = fields.next() == Some("Z") && name.trim() == "conmon";
+            fields.next() == Some(&std::process::id().to_string()) && !monitor
         });
         if child || program.is_some_and(|p| programs.contains(&p)) {
-            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             left.push(format!("process {pid} {}", name.trim()));
         }
     }

@@ -202,16 +202,9 @@ pub(super) fn restrict(cgroup: &Cgroup, resources: Option<&LinuxResources>) -> R
     };
     match result {
         // Who has no right to restrict has none to make or open devices of the host either.
-        Err(_) if cgroup.rootless || in_user_namespace() => Ok(()),
+        Err(_) if cgroup.rootless || sys::proc::in_user_namespace() => Ok(()),
         result => result,
     }
-}
-
-fn in_user_namespace() -> bool {
-    files::read_path("/proc/self/uid_map").is_ok_and(|map| {
-        let fields: Vec<_> = map.split_whitespace().collect();
-        fields != ["0", "0", "4294967295"]
-    })
 }
 
 fn restrict_v1(path: &Path, allow: bool, exceptions: &BTreeMap<Devices, u8>) -> Result<()> {

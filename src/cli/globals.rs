@@ -12,6 +12,7 @@ use crate::cgroups::Driver;
 use crate::container::Host;
 use crate::error::{Cause, Context, Error, Result};
 use crate::log::Format;
+use crate::sys::proc;
 
 /// The lines of `--version`. Engines look for the word "version" and for a line that begins with "commit:".
 pub(super) const VERSION: &str =
@@ -117,16 +118,11 @@ fn given_root(root: &Path) -> Result<PathBuf> {
 /// /run/vessel; for an ordinary user, or root of a user namespace who is not called root, a directory of his own.
 fn default_root() -> PathBuf {
     let own = !rustix::process::geteuid().is_root()
-        || (in_user_namespace() && std::env::var_os("USER").is_none_or(|user| user != "root"));
+        || (proc::in_user_namespace() && std::env::var_os("USER").is_none_or(|user| user != "root"));
     match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(dir) if own && !dir.is_empty() => PathBuf::from(dir).join("vessel"),
         _ => PathBuf::from("/run/vessel"),
     }
-}
-
-fn in_user_namespace() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    !map.is_empty() && !map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// Makes the default root of an ordinary user with the sticky bit, which keeps files in XDG_RUNTIME_DIR from being

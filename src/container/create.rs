@@ -369,7 +369,7 @@ fn plan_rootfs(
         cgroups: &cgroups,
         unified: cgroup.unified,
         cgroup_namespace: plan.new.contains(CloneFlags::CLONE_NEWCGROUP),
-        user_namespace: plan.own(CloneFlags::CLONE_NEWUSER) || namespaces::in_user_namespace(),
+        user_namespace: plan.own(CloneFlags::CLONE_NEWUSER) || sys::proc::in_user_namespace(),
         mount_namespace: plan.own(CloneFlags::CLONE_NEWNS),
         network_namespace: plan.own(CloneFlags::CLONE_NEWNET),
         no_pivot: request.no_pivot,

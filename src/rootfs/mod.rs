@@ -46,7 +46,8 @@ pub struct Input<'a> {
     pub unified: bool,
     /// Whether init gets a cgroup namespace of its own (new, not joined).
     pub cgroup_namespace: bool,
-    /// Whether init is in a user namespace other than the runtime's (new or joined): device nodes cannot be made there.
+    /// Whether init is in a user namespace other than the initial one (new, joined, or the runtime's own): device nodes
+    /// cannot be made there.
     pub user_namespace: bool,
     /// Whether init gets a mount namespace, new or joined; a joined one is set up as a new one is. If not, or if the
     /// joined one is the runtime's own, init only changes its root: mounts there would be the host's.

@@ -55,6 +55,14 @@ impl Proc {
     }
 }
 
+/// Whether this process is in a user namespace other than the initial one, as under a rootless engine: there even root
+/// makes no device nodes.
+pub fn in_user_namespace() -> bool {
+    // The kernel gives the initial one this inode number (PROC_USER_INIT_INO).
+    const INITIAL: u64 = 0xEFFF_FFFD;
+    rustix::fs::stat("/proc/self/ns/user").is_ok_and(|s| s.st_ino != INITIAL)
+}
+
 impl AsFd for Proc {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
