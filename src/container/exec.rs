@@ -54,7 +54,7 @@ pub(super) fn exec(host: &Host, request: &ExecRequest) -> Result<i32> {
         console::send_pidfd(path, &made.pidfd)?;
     }
     if let Some(master) = &made.terminal {
-        foreground::fit(master);
+        foreground::set_up(master)?;
     }
     made.channel.send(&Order::Start)?;
     if let Err(e) = start::watch(&made.channel, &made.pidfd, &state) {

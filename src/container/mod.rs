@@ -158,7 +158,7 @@ pub fn run(host: &Host, request: &RunRequest) -> Result<i32> {
     let signals = if request.detach { None } else { Some(Signals::block(!request.no_subreaper)?) };
     let mut made = create::make(host, &request.create, create::Opener::Run(request.detach))?;
     if let Some(master) = &made.terminal {
-        foreground::fit(master);
+        foreground::set_up(master)?;
     }
     made.channel.send(&Order::Start)?;
     start::watch(&made.channel, &made.pidfd, &made.state)?;

@@ -14,7 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::sys;
 use terminal::Relay;
 
-pub use terminal::fit;
+pub use terminal::set_up;
 
 /// Signals that are not taken over: faults of the runtime itself, and SIGPIPE and SIGURG, which are not sent by people.
 const LEFT_ALONE: [Signal; 9] = [

@@ -57,8 +57,6 @@ impl Relay {
     pub(super) fn new(master: OwnedFd) -> Result<Relay> {
         let flags = rustix::fs::fcntl_getfl(&master).context(|| "cannot examine the terminal's master")?;
         rustix::fs::fcntl_setfl(&master, flags | OFlags::NONBLOCK).context(|| "cannot set up the terminal's master")?;
-        fit(&master);
-        plain_newlines(&master)?;
         let raw = Raw::of(rustix::stdio::stdin())?;
         Ok(Relay {
             master,
@@ -205,9 +203,15 @@ impl Relay {
     }
 }
 
+/// Sets the container's terminal up for a relay, before the program runs: the size of ours, and newlines as they are.
+pub fn set_up(master: &OwnedFd) -> Result<()> {
+    fit(master);
+    plain_newlines(master)
+}
+
 /// Gives the terminal behind `master` the size of ours, if we have one. To be done before the program runs, which may ask
 /// for the size first of all.
-pub fn fit(master: &OwnedFd) {
+fn fit(master: &OwnedFd) {
     let ours = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
     let size = ours.into_iter().find_map(|fd| tcgetwinsize(fd).ok());
     // A terminal that was never given a size has nothing to pass on.

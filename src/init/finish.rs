@@ -116,13 +116,9 @@ pub fn execute(ready: Ready, program: &Program<'_>, orders: &mut Orders) -> Resu
         }
     }
     let error = sys::process::execve(&ready.path, &ready.args, &ready.env);
-    let errno = error.errno();
-    let mut what = format!("exec {}", ready.path.to_string_lossy());
-    let why = program::explain(&ready.path, errno);
-    if !why.is_empty() {
-        what = format!("{what} ({why})");
-    }
-    Err(error.context(what))
+    let why = program::explain(&ready.path, error.errno());
+    let error = error.context(format!("exec {}", ready.path.to_string_lossy()));
+    Err(if why.is_empty() { error } else { error.hint(why) })
 }
 
 fn attributes(program: &Program<'_>) -> Result<()> {
