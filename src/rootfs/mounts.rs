@@ -181,9 +181,15 @@ impl New<'_> {
                 host_sys(self.options)?
             }
             Err(e) if self.kind == "proc" && common.user_namespace && e.errno() == libc::EPERM => {
-                return Err(e.context(
-                    "a new procfs needs a procfs of the host that nothing is mounted over (masked paths of an outer container)",
-                ));
+                let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+                return Err(match covered_proc(&mounts) {
+                    Some(path) => e.context(format!(
+                        "a new procfs needs a whole one outside, but something is mounted on {path} (unmask it there)"
+                    )),
+                    None => {
+                        e.context("a new procfs needs a new pid namespace of the container and a whole procfs outside")
+                    }
+                });
             }
             result => result?,
         };
@@ -206,6 +212,15 @@ fn open_ordinary(kind: &str, destination: &Path, inside: &Inside) -> Result<Plac
         Some(place) if bind::kind(&place.fd)? == FileType::Directory => Ok(place),
         _ => Err(Error::new(format!("filesystem {kind:?} must be mounted on ordinary directory"))),
     }
+}
+
+/// A path of a procfs that something is mounted on, as the masks of an outer container are: the kernel makes a new procfs in
+/// a user namespace only where a whole one is to be seen.
+fn covered_proc(mountinfo: &str) -> Option<&str> {
+    let field = |line: &'_ str, i| line.split(' ').nth(i).map(str::to_owned);
+    let procs: Vec<String> = mountinfo.lines().filter(|l| l.contains(" - proc ")).filter_map(|l| field(l, 0)).collect();
+    let below = |line: &&str| field(line, 1).is_some_and(|parent| procs.contains(&parent));
+    mountinfo.lines().find(below)?.split(' ').nth(4)
 }
 
 /// A sysfs belongs to a network namespace: who does not own that gets the host's, with everything below it.
@@ -250,5 +265,19 @@ pub(super) fn open_if_there(root: impl AsFd, path: &Path) -> Result<Option<Owned
     match inroot::resolve(root.as_fd(), path, OFlags::empty(), ResolveFlags::empty()) {
         Err(rustix::io::Errno::NOENT) => Ok(None),
         result => Ok(Some(result?)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_covers_a_procfs_is_found() {
+        let whole = "20 1 8:1 / / rw - ext4 /dev/vda rw\n21 20 0:5 / /proc rw - proc proc rw\n";
+        assert_eq!(covered_proc(whole), None);
+        let masked =
+            format!("{whole}22 20 0:6 / /sys rw - sysfs sysfs rw\n23 21 0:7 /null /proc/keys rw - tmpfs tmpfs rw\n");
+        assert_eq!(covered_proc(&masked), Some("/proc/keys"));
     }
 }
