@@ -141,6 +141,17 @@ fn proc_and_sysfs_are_mounted_on_ordinary_directories_only() {
     c.run().exits(1).fails("must be mounted on ordinary directory");
 }
 
+/// CVE-2023-25809: an ordinary user's container without a cgroup namespace could write the cgroups of its user.
+#[test]
+fn no_cgroup_of_the_host_can_be_written() {
+    let mut c = Container::rootless(["mountinfo"]);
+    c.edit(|config| config["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "cgroup"));
+    let out = c.run().ok();
+    for line in out.stdout.lines().filter(|l| l.contains(" - cgroup")) {
+        assert!(line.split(' ').nth(5).unwrap().split(',').any(|o| o == "ro"), "{line}");
+    }
+}
+
 /// Swaps two names of a directory until it is dropped.
 struct Swapper {
     end: Arc<AtomicBool>,

@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::harness::{Cmd, Container, Need, eventually};
+use crate::harness::{Cmd, Container, Need, eventually, suite};
 use crate::mounts::{add, mount_at};
 use crate::{deviates, needs};
 
@@ -231,5 +231,36 @@ fn without_a_mount_namespace_nothing_is_mounted() {
         c.edit(|config| config["mounts"] = json!([]));
         assert!(c.run().ok().stdout.starts_with("stat /probe file"));
         assert!(!c.rootfs().join("dev/null").exists());
+    }
+}
+
+/// The runtime in a user namespace, as an engine without privileges starts it: the container has none of its own, and yet
+/// nodes cannot be made, nor locked flags cleared.
+#[test]
+fn the_runtime_may_be_in_a_user_namespace() {
+    needs!(Need::Program("unshare"), Need::File("/proc/self/ns/user"));
+    for own_network in [true, false] {
+        let c = Container::with(["stat", "/dev/null", "/mnt/null", "--", "mountinfo"], |config| {
+            config["root"]["readonly"] = json!(false);
+            config["process"].as_object_mut().unwrap().remove("rlimits");
+            config["linux"].as_object_mut().unwrap().remove("resources");
+            for mount in config["mounts"].as_array_mut().unwrap() {
+                if let Some(options) = mount["options"].as_array_mut() {
+                    options.retain(|o| !o.as_str().unwrap().starts_with("gid="));
+                }
+            }
+            if !own_network {
+                config["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "network");
+            }
+            add(config, json!({"destination": "/mnt", "source": "/dev", "options": ["rbind", "ro"]}));
+        });
+        let cmd = Cmd::new("unshare").args(["-U", "-r", "-m"]).arg(&suite().runtime).arg("--root").arg(c.root());
+        let cmd = cmd.args(["run", "--bundle"]).arg(c.bundle()).arg(&c.id).env("VESSEL_TEST", c.dir.as_os_str());
+        let out = cmd.run().ok();
+        for path in ["/dev/null", "/mnt/null"] {
+            assert!(out.stdout.contains(&format!("stat {path} char mode=0666")), "{out}");
+        }
+        let sys = mount_at(&out, "/sys");
+        assert!(sys.kind == "sysfs" && sys.options.iter().any(|o| o == "ro"), "{sys:?}");
     }
 }

@@ -56,31 +56,28 @@ impl Bind {
         match clone_path(&self.source, self.recursive) {
             // The kernel asks for the right before it looks at the path.
             Err(Errno::PERM) => Ok(()),
-            result => {
-                let tree = result.context(|| format!("cannot open {}", self.source.display()))?;
-                self.finish(&tree)?;
-                self.tree = Some(tree);
-                Ok(())
-            }
+            result => self.cloned(result),
         }
     }
 
     /// Clones the source in init, if the runtime could not. The host's root must still be `/`.
     pub(super) fn open_late(&mut self) -> Result<()> {
-        if self.tree.is_none() {
-            let tree = match clone_path(&self.source, self.recursive) {
-                // A copy without the mounts below would show what they hide, and they are locked.
-                Err(Errno::INVAL) if !self.recursive && self.locked => {
-                    let text = "it has mounts below that must not be left out: use rbind";
-                    return Err(
-                        Error::from_errno(libc::EINVAL, format!("cannot bind {}", self.source.display())).context(text)
-                    );
-                }
-                result => result.context(|| format!("cannot open {}", self.source.display()))?,
-            };
-            self.finish(&tree)?;
-            self.tree = Some(tree);
+        if self.tree.is_some() {
+            return Ok(());
         }
+        self.cloned(clone_path(&self.source, self.recursive))
+    }
+
+    fn cloned(&mut self, result: rustix::io::Result<OwnedFd>) -> Result<()> {
+        let tree = result.map_err(|errno| {
+            let error = Error::from_errno(errno.raw_os_error(), format!("cannot open {}", self.source.display()));
+            if errno == Errno::INVAL && !self.recursive {
+                return error.hint("what mounts below it hide must stay hidden: use rbind");
+            }
+            error
+        })?;
+        self.finish(&tree)?;
+        self.tree = Some(tree);
         Ok(())
     }
 
@@ -96,20 +93,27 @@ impl Bind {
             set_attributes(tree, true, &Change { propagation: self.propagation, ..Change::default() })
                 .context(|| "cannot take the mount out of the host's peer group")?;
         }
-        if let Some((set, clear)) = bind_attributes(&self.options, mount_flags(tree)?, self.locked)? {
-            let done = set_attributes(tree, false, &Change { set, clear, ..Change::default() });
-            if self.locked && set & MOUNT_ATTR__ATIME != 0 && done.as_ref().is_err_and(|e| e.errno() == libc::EPERM) {
-                return done.context(|| "cannot change locked atime flags");
-            }
-            done.context(|| "cannot set the options of the mount")?;
+        match self.set_options(tree, self.locked) {
+            // Where the runtime itself is in a user namespace, flags are locked that no namespace of the container shows.
+            Err(e) if !self.locked && e.errno() == libc::EPERM => self.set_options(tree, true)?,
+            result => result?,
         }
         if let Some((namespace, recursive)) = &self.idmap {
             let change = Change { idmap: Some(namespace.as_fd()), ..Change::default() };
-            set_attributes(tree, *recursive, &change).context(|| {
-                format!("cannot map the ids of {} (its file system may not support that)", self.source.display())
-            })?;
+            set_attributes(tree, *recursive, &change)
+                .context(|| format!("cannot map the ids of {}", self.source.display()))
+                .map_err(|e| e.hint("its file system may not support that"))?;
         }
         finish_recursively(tree, &self.options)
+    }
+
+    fn set_options(&self, tree: &OwnedFd, locked: bool) -> Result<()> {
+        let Some((set, clear)) = bind_attributes(&self.options, mount_flags(tree)?, locked)? else { return Ok(()) };
+        let done = set_attributes(tree, false, &Change { set, clear, ..Change::default() });
+        if locked && clear & MOUNT_ATTR__ATIME != 0 && done.as_ref().is_err_and(|e| e.errno() == libc::EPERM) {
+            return done.context(|| "cannot change locked atime flags");
+        }
+        done.context(|| "cannot set the options of the mount")
     }
 }
 

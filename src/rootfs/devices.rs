@@ -74,11 +74,15 @@ pub(super) fn resolve(devices: &[LinuxDevice], bind: bool) -> Result<Vec<Device>
     }
     // Anybody may make a fifo.
     for device in all.iter_mut().filter(|d| bind && d.kind != FileType::Fifo) {
-        let mut node = Bind { source: device.path.clone(), propagation: libc::MS_PRIVATE, ..Bind::default() };
+        let mut node = host_node(&device.path);
         node.open_early().map_err(|e| e.context(&device.place))?;
         device.bind = Some(node);
     }
     Ok(all)
+}
+
+fn host_node(path: &Path) -> Bind {
+    Bind { source: path.to_path_buf(), propagation: libc::MS_PRIVATE, ..Bind::default() }
 }
 
 fn own(device: &LinuxDevice) -> Result<Device> {
@@ -141,11 +145,18 @@ pub(super) fn make(devices: &mut [Device], inside: &Inside) -> Result<()> {
 }
 
 impl Device {
-    fn make_in(&self, directory: &OwnedFd, name: &OsStr) -> Result<()> {
+    fn make_in(&mut self, directory: &OwnedFd, name: &OsStr) -> Result<()> {
         let mode = Mode::from_raw_mode(self.mode);
         let existed = match rustix::fs::mknodat(directory, name, self.kind, mode, self.number) {
             Ok(()) => false,
             Err(Errno::EXIST) => true,
+            // The runtime itself is in a user namespace: as with one of the container.
+            Err(Errno::PERM) => {
+                let mut node = host_node(&self.path);
+                node.open_late()?;
+                self.bind = Some(node);
+                return self.bind_in(directory, name);
+            }
             Err(errno) => return Err(errno.into()),
         };
         if !existed && self.uid == 0 && self.gid == 0 {

@@ -17,7 +17,7 @@ pub(super) fn pivot(root: &OwnedFd) -> Result<()> {
     rustix::process::pivot_root(".", ".").map_err(|errno| {
         let error = crate::error::Error::from(errno);
         if errno == Errno::INVAL {
-            return error.context("cannot pivot_root (on a ramdisk root, --no-pivot may help)");
+            return error.context("cannot pivot_root").hint("on a ramdisk root, --no-pivot may help");
         }
         error.context("cannot pivot_root")
     })?;

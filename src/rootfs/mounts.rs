@@ -48,8 +48,6 @@ pub(super) enum Kind {
 pub(super) struct Common {
     /// The SELinux context of new file systems.
     pub(super) label: Option<String>,
-    /// Whether init is in a user namespace other than the host's.
-    pub(super) user_namespace: bool,
     /// The cgroups.
     pub(super) cgroups: Cgroups,
 }
@@ -150,7 +148,7 @@ impl New<'_> {
         if let Some(label) = common.label.as_ref().filter(|_| !pseudo && self.kind != "mqueue") {
             add_option(&mut self.options.data, &format!("context=\"{label}\""));
         }
-        let mount = self.make(&place, inside, common)?;
+        let mount = self.make(&place, inside)?;
         if self.kind == "mqueue"
             && let Some(label) = &common.label
         {
@@ -160,7 +158,7 @@ impl New<'_> {
         Ok(mount)
     }
 
-    fn make(&self, place: &Place, inside: &Inside, common: &Common) -> Result<OwnedFd> {
+    fn make(&self, place: &Place, inside: &Inside) -> Result<OwnedFd> {
         let fs = FileSystem {
             kind: self.kind,
             source: self.source.as_os_str(),
@@ -177,18 +175,14 @@ impl New<'_> {
             return Ok(mount.fd);
         }
         let mount = match fs.open() {
-            Err(e) if self.kind == "sysfs" && common.user_namespace && e.errno() == libc::EPERM => {
-                host_sys(self.options)?
-            }
-            Err(e) if self.kind == "proc" && common.user_namespace && e.errno() == libc::EPERM => {
+            Err(e) if self.kind == "sysfs" && e.errno() == libc::EPERM => host_sys(self.options)?,
+            Err(e) if self.kind == "proc" && e.errno() == libc::EPERM => {
                 let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
                 return Err(match covered_proc(&mounts) {
-                    Some(path) => e.context(format!(
-                        "a new procfs needs a whole one outside, but something is mounted on {path} (unmask it there)"
+                    Some(path) => e.hint(format!(
+                        "it needs a whole procfs outside, where {path} is mounted on: unmask that there"
                     )),
-                    None => {
-                        e.context("a new procfs needs a new pid namespace of the container and a whole procfs outside")
-                    }
+                    None => e.hint("it needs a new pid namespace, and a whole procfs outside"),
                 });
             }
             result => result?,

@@ -8,7 +8,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::MoveMountFlags;
 
 use super::inroot::{self, Leaf};
-use crate::error::{Context, Error, Result};
+use crate::error::{Cause, Context, Error, Result};
 
 /// Files below /proc that lxcfs emulates: the only ones that may be mounted on.
 const PROC_FILES: [&str; 10] = [
@@ -132,10 +132,10 @@ pub(super) fn clean(path: &Path) -> PathBuf {
 /// false files there would mislead programs that trust them.
 pub(super) fn check_proc(path: &Path) -> Result<()> {
     if path == Path::new("/proc") {
-        return Err(Error::new(format!("{:?} cannot be mounted because it is not of type proc", path)));
+        return Err(Error::of(Cause::Config, format!("{path:?} cannot be mounted because it is not of type proc")));
     }
     if path.starts_with("/proc") && !PROC_FILES.iter().any(|file| path == Path::new(file)) {
-        return Err(Error::new(format!("{:?} cannot be mounted because it is inside /proc", path)));
+        return Err(Error::of(Cause::Config, format!("{path:?} cannot be mounted because it is inside /proc")));
     }
     Ok(())
 }

@@ -15,12 +15,12 @@ use super::idmap::{self, Namespaces};
 use super::mounts::{Common, Kind, Mount};
 use super::place::clean;
 use super::{Input, Plan, devices, limit};
-use crate::error::{Context, Error, Result};
+use crate::error::{Cause, Context, Error, Result};
 use crate::spec::options::Options;
 
 pub(super) fn plan(input: &Input<'_>) -> Result<Plan> {
     let spec = &input.config.spec;
-    let root = spec.root().as_ref().ok_or_else(|| Error::new("root: it is missing"))?;
+    let root = spec.root().as_ref().ok_or_else(|| Error::of(Cause::Config, "root: it is missing"))?;
     let linux = spec.linux().clone().unwrap_or_default();
     let entries = spec.mounts().as_deref().unwrap_or_default();
     let mount_namespace = input.mount_namespace && !joins_own_namespace(&linux);
@@ -54,7 +54,6 @@ pub(super) fn plan(input: &Input<'_>) -> Result<Plan> {
         mounts,
         common: Common {
             label: linux.mount_label().clone().filter(|label| !label.is_empty()),
-            user_namespace: input.user_namespace,
             cgroups: Cgroups {
                 mounts: input.cgroups.to_vec(),
                 unified: input.unified,
@@ -98,9 +97,10 @@ fn check_without_namespace(linux: &Linux, entries: &[Entry], read_only: bool) ->
         () if linux.rootfs_propagation().as_ref().is_some_and(|p| !p.is_empty()) => "linux.rootfsPropagation",
         () => return Ok(()),
     };
-    Err(Error::new(format!(
-        "{field}: it needs a private mount namespace: add {{\"type\": \"mount\"}} to linux.namespaces"
-    )))
+    Err(Error::of(
+        Cause::Config,
+        format!("{field}: it needs a private mount namespace: add {{\"type\": \"mount\"}} to linux.namespaces"),
+    ))
 }
 
 /// linux.rootfsPropagation as flags of mount(2).
@@ -115,7 +115,12 @@ fn root_propagation(name: Option<&str>) -> Result<u64> {
         "rprivate" => MS_PRIVATE | MS_REC,
         "unbindable" => MS_UNBINDABLE,
         "runbindable" => MS_UNBINDABLE | MS_REC,
-        other => return Err(Error::new(format!("linux.rootfsPropagation: {other:?} is no kind of propagation"))),
+        other => {
+            return Err(Error::of(
+                Cause::Config,
+                format!("linux.rootfsPropagation: {other:?} is no kind of propagation"),
+            ));
+        }
     })
 }
 
@@ -124,10 +129,10 @@ pub(super) fn open_root(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY;
     let what = || format!("root.path: cannot open {}", path.display());
     match rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
-        Err(Errno::LOOP) => Err(Error::new(format!(
-            "root.path: invalid rootfs: not an absolute path, or a symlink: {}",
-            path.display()
-        ))),
+        Err(Errno::LOOP) => Err(Error::of(
+            Cause::Config,
+            format!("root.path: invalid rootfs: not an absolute path, or a symlink: {}", path.display()),
+        )),
         result => result.context(what),
     }
 }
@@ -187,10 +192,10 @@ impl Resolver<'_> {
         let bind = options.flags & MS_BIND != 0;
         if bind && !options.data.is_empty() {
             let text = format!("bind mounts cannot have any filesystem-specific options applied: {}", options.data);
-            return Err(("options", Error::new(text)));
+            return Err(("options", Error::of(Cause::Config, text)));
         }
         if options.tmpcopyup && (bind || kind != "tmpfs") {
-            return Err(("options", Error::new("tmpcopyup is only for tmpfs")));
+            return Err(("options", Error::of(Cause::Config, "tmpcopyup is only for tmpfs")));
         }
         let idmap = self.idmap(entry, options, bind).map_err(|e| ("", e))?;
         if options.flags & MS_REMOUNT != 0 {
@@ -200,7 +205,7 @@ impl Resolver<'_> {
             return self.bind(entry, options, idmap).map(Kind::Bind).map_err(|e| ("source", e));
         }
         match kind {
-            "" => Err(("type", Error::new("it is missing, and the options have neither bind nor rbind"))),
+            "" => Err(("type", Error::of(Cause::Config, "it is missing, and the options have neither bind nor rbind"))),
             "cgroup" => Ok(Kind::Cgroup),
             kind => Ok(Kind::New(kind.to_string(), entry.source().clone().unwrap_or_default())),
         }
@@ -208,7 +213,7 @@ impl Resolver<'_> {
 
     fn bind(&self, entry: &Entry, options: &Options, idmap: Option<(Rc<OwnedFd>, bool)>) -> Result<Bind> {
         let source = entry.source().as_deref().filter(|s| !s.as_os_str().is_empty());
-        let source = source.ok_or_else(|| Error::new("a bind mount needs one"))?;
+        let source = source.ok_or_else(|| Error::of(Cause::Config, "a bind mount needs one"))?;
         let mut bind = Bind {
             source: self.input.bundle.join(source),
             recursive: options.flags & MS_REC != 0,
@@ -242,13 +247,13 @@ impl Resolver<'_> {
         let uids = entry.uid_mappings().as_deref().unwrap_or_default();
         let gids = entry.gid_mappings().as_deref().unwrap_or_default();
         if uids.is_empty() != gids.is_empty() {
-            return Err(Error::new("uidMappings and gidMappings go only together"));
+            return Err(Error::of(Cause::Config, "uidMappings and gidMappings go only together"));
         }
         if uids.is_empty() && options.idmap.is_none() {
             return Ok(None);
         }
         if !bind {
-            return Err(Error::new("only the ids of bind mounts can be mapped"));
+            return Err(Error::of(Cause::Config, "only the ids of bind mounts can be mapped"));
         }
         let recursive = options.idmap == Some(true);
         if !uids.is_empty() {
@@ -263,7 +268,8 @@ impl Resolver<'_> {
         let joined = namespaces.iter().find(|n| n.typ() == LinuxNamespaceType::User).and_then(|n| n.path().as_ref());
         match joined {
             Some(path) => Ok(Some((Rc::new(idmap::open(&path.to_string_lossy())?), recursive))),
-            None => Err(Error::new(
+            None => Err(Error::of(
+                Cause::Config,
                 "idmap and ridmap need uidMappings and gidMappings, or a user namespace of the container with some",
             )),
         }
