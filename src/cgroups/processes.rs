@@ -13,7 +13,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
 
 use super::{Cgroup, files};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
+use crate::sys;
 
 /// How long processes may take to end after SIGKILL: one in the middle of a large exit or of slow I/O needs a while.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -81,7 +82,7 @@ pub(super) fn pids(cgroup: &Cgroup) -> Result<Vec<i32>> {
 
 /// See [`Cgroup::populated`].
 pub(super) fn populated(cgroup: &Cgroup) -> Result<bool> {
-    let Some(dir) = cgroup.v2() else {
+    let Some(dir) = cgroup.v2().filter(|_| cgroup.unified) else {
         return Ok(!pids(cgroup)?.is_empty());
     };
     let path = dir.directory();
@@ -98,9 +99,13 @@ pub(super) fn kill(cgroup: &Cgroup, signal: i32) -> Result<()> {
         && let Some(dir) = cgroup.v2()
     {
         match files::open_dir(&dir.directory()).and_then(|fd| files::write(fd, "cgroup.kill", "1")) {
-            // A process that the freezer of v1 holds dies only when it is let go.
             Ok(()) if cgroup.unified => return Ok(()),
-            Ok(()) => return cgroup.thaw(),
+            // A process that the freezer of v1 holds dies only when it is let go; one that has left the v2 hierarchy is
+            // in the others still.
+            Ok(()) => {
+                cgroup.thaw()?;
+                return signal_all(cgroup, signal, true);
+            }
             Err(Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP | Errno::ACCESS | Errno::PERM) => {}
             Err(e) => return Err(files::cannot_write(e, &dir.directory(), "cgroup.kill", "1")),
         }
@@ -129,15 +134,17 @@ fn signal_all(cgroup: &Cgroup, signal: i32, again: bool) -> Result<()> {
     }
 }
 
+/// Sends a signal, also one of the real-time kind; a process that has ended is no fault.
 fn send(pid: i32, signal: i32) -> Result<()> {
-    match nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal_of(signal)?) {
-        Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
-        Err(e) => Err(e).context(|| format!("cannot send signal {signal} to process {pid}")),
+    let Some(pidfd) = open_process(pid) else { return Ok(()) };
+    match sys::pidfd::send_signal(pidfd.as_fd(), signal) {
+        Err(e) if e.errno() != libc::ESRCH => Err(e.context(format!("cannot send signal {signal} to process {pid}"))),
+        _ => Ok(()),
     }
 }
 
-fn signal_of(number: i32) -> Result<nix::sys::signal::Signal> {
-    nix::sys::signal::Signal::try_from(number).map_err(|_| Error::new(format!("signal {number} is not known")))
+fn open_process(pid: i32) -> Option<OwnedFd> {
+    rustix::process::pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()
 }
 
 /// See [`Cgroup::remove`].
@@ -230,10 +237,7 @@ fn remove_below(top: OwnedFd) -> Result<bool, Errno> {
 
 /// Waits until a process ends, or until the time is over.
 fn wait_end(pid: i32, until: Instant) {
-    let Some(pidfd) = Pid::from_raw(pid).and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok())
-    else {
-        return;
-    };
+    let Some(pidfd) = open_process(pid) else { return };
     let left = until.saturating_duration_since(Instant::now());
     let _ = rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Timespec::try_from(left).ok().as_ref());
 }
