@@ -7,6 +7,7 @@
 #[allow(dead_code, unused_imports)]
 mod harness;
 
+mod binds;
 mod capabilities;
 mod cgroups;
 mod cli;

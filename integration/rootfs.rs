@@ -191,6 +191,41 @@ fn a_read_only_dev_and_tmpfs_are_complete() {
     assert_eq!(out.values("write"), ["EROFS", "EROFS"], "{out}");
 }
 
+/// A createContainer hook finds the root with its mounts at its path, and what it mounts there the container has.
+#[test]
+fn hooks_find_the_mounts_at_the_path_of_the_root() {
+    for user_namespace in [false, true] {
+        let mut c = Container::new(["cat", "/mnt/from-hook", "--", "cat", "/tmp/group"]);
+        fs::create_dir(c.path("volume")).unwrap();
+        fs::write(c.path("volume/inside"), "of the volume\n").unwrap();
+        fs::set_permissions(c.path("volume"), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        fs::create_dir(c.rootfs().join("mnt")).unwrap();
+        let script = format!("cd {}; cat mnt/inside > mnt/from-hook; mount --bind etc tmp", c.rootfs().display());
+        let source = c.path("volume");
+        c.edit(|config| {
+            if user_namespace {
+                crate::mounts::in_a_user_namespace(config);
+            }
+            add(config, json!({"destination": "/mnt", "source": source, "options": ["bind"]}));
+            config["hooks"]["createContainer"] = json!([{"path": "/bin/sh", "args": ["sh", "-ec", script]}]);
+        });
+        assert_eq!(c.run().ok().stdout, "of the volume\nroot:x:0:\n");
+    }
+}
+
+/// In a user namespace that may not search the path of the root, the container still starts.
+#[test]
+fn the_path_of_the_root_need_not_be_searched_in_a_user_namespace() {
+    deviates!("runc", "searches the path");
+    deviates!("crun", "searches the path");
+    for flag in [None, Some("--no-pivot")] {
+        let c = Container::with(["echo", "here"], crate::mounts::in_a_user_namespace);
+        fs::set_permissions(c.bundle(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let cmd = c.command("run", flag).arg("--bundle").arg(c.bundle()).arg(&c.id);
+        cmd.run().ok().line("here");
+    }
+}
+
 /// A joined mount namespace is set up as a new one is, and only that.
 #[test]
 fn a_mount_namespace_can_be_joined() {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use libc::{MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY};
 use rustix::io::Errno;
+use rustix::mount::MoveMountFlags;
 
 use super::CgroupMount;
 use super::bind::{attributes, clone_path, finish_recursively};
@@ -80,8 +81,7 @@ impl Cgroups {
         inside.attach(&top, place)?;
         let hierarchies = self.mounts.iter().filter(|m| !m.hierarchy.is_empty());
         for host in hierarchies {
-            self.v1_hierarchy(host, &top, place, options, inside)
-                .map_err(|e| e.context(format!("hierarchy {}", host.hierarchy)))?;
+            self.v1_hierarchy(host, &top, options).map_err(|e| e.context(format!("hierarchy {}", host.hierarchy)))?;
         }
         if options.flags & MS_RDONLY != 0 {
             set_attributes(&top, false, &Change { set: attributes(MS_RDONLY), ..Change::default() })?;
@@ -89,19 +89,12 @@ impl Cgroups {
         Ok(top)
     }
 
-    fn v1_hierarchy(
-        &self,
-        host: &CgroupMount,
-        top: &OwnedFd,
-        place: &Place,
-        options: &Options,
-        inside: &Inside,
-    ) -> Result<()> {
+    fn v1_hierarchy(&self, host: &CgroupMount, top: &OwnedFd, options: &Options) -> Result<()> {
         let name = host.mountpoint.file_name().ok_or_else(|| Error::new("it is mounted on /"))?;
         let tree = self.v1_tree(host, options)?;
         rustix::fs::mkdirat(top, name, 0o755.into())?;
-        let at = inside.open_existing(&place.path.join(name))?;
-        inside.attach(&tree, &at)?;
+        // Nobody else is in the new tmpfs yet.
+        rustix::mount::move_mount(&tree, "", top, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
         if host.hierarchy.contains(',') {
             for controller in host.hierarchy.split(',').filter(|c| OsStr::new(c) != name) {
                 match rustix::fs::symlinkat(name, top, controller) {

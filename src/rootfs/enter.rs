@@ -7,6 +7,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
+use super::place::attach_on_root;
 use crate::error::{Context, Result};
 
 /// pivot_root(2) with the new root as the place of the old one too, so that nothing has to be made for that.
@@ -27,10 +28,15 @@ pub(super) fn pivot(root: &OwnedFd) -> Result<()> {
     rustix::process::chdir("/").context(|| "cannot change to the root filesystem")
 }
 
-/// Without pivot_root: the root lies on `/` already, so only this process's root has to follow. The host's mounts stay in
-/// the namespace below it.
+/// Without pivot_root: the root's tree is moved on `/`, and this process's root follows. The host's mounts stay in the
+/// namespace below it.
 pub(super) fn chroot(root: &OwnedFd) -> Result<()> {
     hide_host_proc(root)?;
+    match attach_on_root(root) {
+        // It lies there already.
+        Err(e) if e.errno() == libc::ELOOP => {}
+        result => result.context(|| "cannot move the root filesystem on /")?,
+    }
     rustix::process::fchdir(root).context(|| "cannot enter the root filesystem")?;
     rustix::process::chroot(".").context(|| "cannot chroot")?;
     rustix::process::chdir("/").context(|| "cannot change to the root filesystem")

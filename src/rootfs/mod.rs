@@ -156,13 +156,16 @@ impl Plan {
         Ok(())
     }
 
-    /// Puts the root's tree on `/`, where it is found whatever its path is by now.
+    /// Puts the root's tree on its path, where hooks look for it; or on `/`, if a user namespace may not search the path.
     fn attach_root(&mut self) -> Result<Inside> {
         let tree = match self.root.1.take() {
             Some(tree) => tree,
-            None => self::resolve::clone_root(&self.root.0, self.propagation)?,
+            None => resolve::clone_root(&self.root.0, self.propagation)?,
         };
-        place::attach_on_root(&tree)?;
+        match resolve::open_root(&self.root.0) {
+            Err(e) if e.errno() == libc::EACCES => place::attach_on_root(&tree)?,
+            directory => place::attach(&tree, directory?)?,
+        }
         Inside::new(tree)
     }
 

@@ -27,8 +27,10 @@ const PROC_FILES: [&str; 10] = [
 /// The container's root as init sees it while the host's is still `/`.
 #[derive(Debug)]
 pub(super) struct Inside {
-    /// The root of the tree, attached on `/`.
+    /// The root of the tree, attached.
     pub(super) root: OwnedFd,
+    /// Where it is attached.
+    at: PathBuf,
     /// The host's /proc/self/fd, for the names of descriptors.
     names: OwnedFd,
 }
@@ -49,7 +51,8 @@ impl Inside {
     pub(super) fn new(root: OwnedFd) -> Result<Inside> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let names = rustix::fs::open("/proc/self/fd", flags, Mode::empty()).context(|| "cannot open /proc/self/fd")?;
-        Ok(Inside { root, names })
+        let at = host_name(&names, &root)?;
+        Ok(Inside { root, at, names })
     }
 
     /// The root, for lookups.
@@ -71,11 +74,13 @@ impl Inside {
         Ok(Place { fd, made: false, path })
     }
 
-    /// Where in the root a descriptor is. As the root lies on `/`, the kernel's name for it is that.
+    /// Where in the root a descriptor is.
     pub(super) fn name(&self, fd: impl AsFd) -> Result<PathBuf> {
-        let number = fd.as_fd().as_raw_fd().to_string();
-        let name = rustix::fs::readlinkat(&self.names, number, Vec::new()).context(|| "cannot read /proc/self/fd")?;
-        Ok(PathBuf::from(std::ffi::OsString::from_vec(name.into_bytes())))
+        let name = host_name(&self.names, fd)?;
+        match name.strip_prefix(&self.at) {
+            Ok(path) if !name.starts_with("(unreachable)") => Ok(Path::new("/").join(path)),
+            _ => Err(Error::new(format!("it is at {}, outside of the root filesystem", name.display()))),
+        }
     }
 
     /// A path of the host's /proc that means a descriptor, for calls that know no descriptors.
@@ -101,13 +106,20 @@ impl Inside {
     }
 }
 
+/// The kernel's name for what a descriptor stands for.
+fn host_name(names: &OwnedFd, fd: impl AsFd) -> Result<PathBuf> {
+    let number = fd.as_fd().as_raw_fd().to_string();
+    let name = rustix::fs::readlinkat(names, number, Vec::new()).context(|| "cannot read /proc/self/fd")?;
+    Ok(PathBuf::from(std::ffi::OsString::from_vec(name.into_bytes())))
+}
+
 /// Attaches a detached tree on what a descriptor stands for.
 pub(super) fn attach(tree: impl AsFd, at: impl AsFd) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(rustix::mount::move_mount(tree.as_fd(), "", at.as_fd(), "", flags)?)
 }
 
-/// Attaches a detached tree on `/`.
+/// Attaches a tree on `/`, or moves it there.
 pub(super) fn attach_on_root(tree: impl AsFd) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     Ok(rustix::mount::move_mount(tree.as_fd(), "", CWD, "/", flags)?)
