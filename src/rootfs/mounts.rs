@@ -214,7 +214,9 @@ fn covered_proc(mountinfo: &str) -> Option<&str> {
     let field = |line: &'_ str, i| line.split(' ').nth(i).map(str::to_owned);
     let procs: Vec<String> = mountinfo.lines().filter(|l| l.contains(" - proc ")).filter_map(|l| field(l, 0)).collect();
     let below = |line: &&str| field(line, 1).is_some_and(|parent| procs.contains(&parent));
-    mountinfo.lines().find(below)?.split(' ').nth(4)
+    // Directories that are made to be mounted on hide nothing.
+    let matters = |path: &&str| !path.ends_with("/sys/fs/binfmt_misc") && !path.ends_with("/fs/nfsd");
+    mountinfo.lines().filter(below).filter_map(|l| l.split(' ').nth(4)).find(matters)
 }
 
 /// A sysfs belongs to a network namespace: who does not own that gets the host's, with everything below it.
@@ -268,7 +270,8 @@ mod tests {
 
     #[test]
     fn what_covers_a_procfs_is_found() {
-        let whole = "20 1 8:1 / / rw - ext4 /dev/vda rw\n21 20 0:5 / /proc rw - proc proc rw\n";
+        let whole = "20 1 8:1 / / rw - ext4 /dev/vda rw\n21 20 0:5 / /proc rw - proc proc rw\n\
+            24 21 0:8 / /proc/sys/fs/binfmt_misc rw - autofs systemd-1 rw\n";
         assert_eq!(covered_proc(whole), None);
         let masked =
             format!("{whole}22 20 0:6 / /sys rw - sysfs sysfs rw\n23 21 0:7 /null /proc/keys rw - tmpfs tmpfs rw\n");
