@@ -129,6 +129,9 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     // Not before: a cgroup that was there already belongs to others.
     rollback.cgroup = Some(cgroup.clone());
     cgroup.apply(resources, config.pids_limit)?;
+    if let Some(uid) = cgroup_owner(&config.spec, &plan) {
+        cgroup.delegate(uid)?;
+    }
     cgroup.restrict_devices(resources)?;
     for warning in resources.map(|resources| cgroup.ignored(resources)).unwrap_or_default() {
         log::warn(&warning);
@@ -414,6 +417,26 @@ fn first_state(spec: &Spec, bundle: &Path, request: &CreateRequest, cgroup: &Cgr
             seccomp_agent: agent,
         },
     })
+}
+
+/// The host's uid that gets the container's cgroup (config-linux.md, "Cgroup ownership"): that of the process, where it
+/// can make use of it by a cgroup namespace of its own and a writable mount.
+fn cgroup_owner(spec: &Spec, plan: &Plan) -> Option<u32> {
+    let read_only = |o: &Vec<String>| o.iter().rfind(|o| *o == "ro" || *o == "rw").is_some_and(|o| o == "ro");
+    let writable = spec.mounts().iter().flatten().any(|m| {
+        m.typ().as_deref().is_some_and(|t| t == "cgroup" || t == "cgroup2")
+            && m.destination() == Path::new("/sys/fs/cgroup")
+            && !m.options().as_ref().is_some_and(read_only)
+    });
+    if !writable || !plan.new.contains(CloneFlags::CLONE_NEWCGROUP) {
+        return None;
+    }
+    let uid = spec.process().as_ref().map_or(0, |p| p.user().uid());
+    if !plan.new.contains(CloneFlags::CLONE_NEWUSER) {
+        return Some(uid);
+    }
+    let mappings = spec.linux().as_ref()?.uid_mappings().as_deref()?;
+    idmap::host_id(mappings, uid)
 }
 
 fn cgroup_paths(cgroup: &Cgroup) -> BTreeMap<String, String> {

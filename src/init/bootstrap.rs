@@ -191,6 +191,9 @@ fn become_root() -> Result<()> {
 
 fn set_offsets(proc: &Proc, offsets: &HashMap<String, LinuxTimeOffset>) -> Result<()> {
     let place = || "linux.timeOffsets: cannot set the clocks' offsets";
+    // A change of ids has given our files in /proc to the outer root; they have to be ours for this one write. Nobody
+    // else is in the namespaces yet that could make use of it.
+    prctl::set_dumpable(true).map_err(|e| crate::error::Error::from_errno(e, place()))?;
     let mut file = File::from(proc.open_file("self/timens_offsets", rustix::fs::OFlags::WRONLY).context(place)?);
     let mut text = String::new();
     for (clock, offset) in offsets {

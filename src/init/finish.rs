@@ -25,6 +25,13 @@ pub struct Ready {
     env: Vec<CString>,
 }
 
+impl Ready {
+    /// The environment of the program.
+    pub fn env(&self) -> Vec<String> {
+        self.env.iter().map(|v| v.to_string_lossy().into_owned()).collect()
+    }
+}
+
 /// CAP_SYS_ADMIN as a bit: without no_new_privs, installing a filter needs it.
 const SYS_ADMIN: u64 = 1 << 21;
 
@@ -97,28 +104,47 @@ pub fn prepare(program: &Program<'_>, in_cwd: bool, orders: &mut Orders, proc: &
     Ok(Ready { path: file, args: strings(args, "process.args")?, env: strings(&env, "process.env")? })
 }
 
-/// From the gate on: seccomp and execve(2). Returns only where that fails.
-pub fn execute(ready: Ready, program: &Program<'_>, orders: &mut Orders) -> Result<std::convert::Infallible> {
+/// From the gate on: what the program inherits, seccomp, hooks, execve(2). Returns only where that fails.
+///
+/// The startContainer hooks run under the filter, as they do under the field's other runtimes.
+pub fn execute(
+    ready: Ready,
+    program: &Program<'_>,
+    hooks: impl FnOnce(&Ready) -> Result<()>,
+    orders: &mut Orders,
+) -> Result<std::convert::Infallible> {
     let preserved = i32::try_from(program.preserve_fds).map_err(|_| Error::new("--preserve-fds: too many"))?;
     sys::fd::cloexec_from(3 + preserved)?;
     for number in 3..3 + preserved {
         sys::process::inherit(number).context(|| format!("--preserve-fds: cannot pass descriptor {number} on"))?;
     }
-    sys::process::default_signals()?;
+    let has_hooks = !program.start_container.is_empty();
+    if !has_hooks {
+        sys::process::default_signals()?;
+    }
     if program.seccomp {
-        let filter = orders.filter.take().ok_or_else(|| Error::new("the seccomp filter did not come"))?;
-        if let Some(listener) = seccomp::install(&filter)? {
-            orders.report(&Report::Listener(listener.as_raw_fd()))?;
-            match orders.end.receive_short()? {
-                Some(Order::Listened) => {}
-                _ => sys::process::exit(1),
-            }
-        }
+        restrict(orders)?;
+    }
+    if has_hooks {
+        hooks(&ready)?;
+        // Only here: a hook that does not read its input must not end us by SIGPIPE.
+        sys::process::default_signals()?;
     }
     let error = sys::process::execve(&ready.path, &ready.args, &ready.env);
     let why = program::explain(&ready.path, error.errno());
     let error = error.context(format!("exec {}", ready.path.to_string_lossy()));
     Err(if why.is_empty() { error } else { error.hint(why) })
+}
+
+/// Installs the filter; where it has a listener, waits until the runtime has fetched it.
+fn restrict(orders: &mut Orders) -> Result<()> {
+    let filter = orders.filter.take().ok_or_else(|| Error::new("the seccomp filter did not come"))?;
+    let Some(listener) = seccomp::install(&filter)? else { return Ok(()) };
+    orders.report(&Report::Listener(listener.as_raw_fd()))?;
+    match orders.end.receive_short()? {
+        Some(Order::Listened) => Ok(()),
+        _ => sys::process::exit(1),
+    }
 }
 
 fn attributes(program: &Program<'_>) -> Result<()> {

@@ -101,7 +101,7 @@ fn ladder(
     if let Some(cpus) = join.affinity.1 {
         crate::attrs::affinity::apply(cpus).context(|| "process.execCPUAffinity.final")?;
     }
-    finish::execute(ready, &join.program, orders) // 8, 9
+    finish::execute(ready, &join.program, |_| Ok(()), orders) // 8, 9
 }
 
 fn become_root() -> Result<()> {

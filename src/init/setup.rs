@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use nix::sched::CloneFlags;
-use oci_spec::runtime::{Hook, Hooks, Spec};
+use oci_spec::runtime::{Hooks, Spec};
 
 use super::bootstrap::{Into, arrive};
 use super::channel::{Order, Report};
@@ -78,20 +78,16 @@ fn ladder(
         std::mem::forget(std::mem::replace(&mut orders.end, starter));
     }
     let ready = ready.ok_or_else(|| Error::new("config.json has no process to start"))?;
-    let hooks = start_hooks(&setup.program);
-    if !hooks.is_empty() {
-        hooks::run(Kind::StartContainer, &hooks, &state_here(&setup.program.hook_state, "created"))?;
-    }
-    finish::execute(ready, &setup.program, orders) // 8, 9
+    finish::execute(ready, &setup.program, |ready| start_hooks(&setup.program, ready), orders) // 8, 9
 }
 
-/// The startContainer hooks. One without an environment gets the process's, as the field's runtimes do.
-fn start_hooks(program: &Program<'_>) -> Vec<Hook> {
+/// Runs the startContainer hooks. One without an environment gets the program's, as under the field's other runtimes.
+fn start_hooks(program: &Program<'_>, ready: &finish::Ready) -> Result<()> {
     let mut hooks = program.start_container.to_vec();
     for hook in hooks.iter_mut().filter(|hook| hook.env().is_none()) {
-        hook.set_env(program.process.env().clone());
+        hook.set_env(Some(ready.env()));
     }
-    hooks
+    hooks::run(Kind::StartContainer, &hooks, &state_here(&program.hook_state, "created"))
 }
 
 fn names(spec: &Spec) -> Result<()> {
