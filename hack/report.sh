@@ -12,6 +12,7 @@ awk '
 		if ($4 ~ /^FAILED/) { failed[name] = failed[name] " " FILENAME }
 		else { passed[FILENAME, name] = 1; ok[name] = ok[name] FILENAME " " }
 	}
+	match($0, /^test [A-Za-z0-9_:]+ \.\.\. ignored/) { ignored[$2] = $0 }
 	match($0, /SKIP [A-Za-z0-9_:]+: /) {
 		line = substr($0, RSTART + 5)
 		name = line; sub(/: .*/, "", name)
@@ -32,6 +33,7 @@ awk '
 			else if (!ran) { print "ran nowhere: " name why[name]; bad++ }
 			else good++
 		}
+		for (name in ignored) { sub(/^test /, "", ignored[name]); print ignored[name] }
 		if (good == 0) { print "no tests ran"; bad++ }
 		print skips " skipped on one machine, and run on another"
 		print good " passed, " bad " failed"

@@ -45,6 +45,8 @@ impl Container {
     pub fn with<S: AsRef<str>>(args: impl IntoIterator<Item = S>, edit: impl FnOnce(&mut Value)) -> Container {
         let number = suite().number();
         let name = need::test_name().rsplit("::").next().unwrap_or_default().to_owned();
+        // Short, as the path of a socket has 107 bytes at most.
+        let name: String = name.chars().take(20).collect();
         let dir = suite().dir.join(format!("{number}-{name}"));
         let rootfs = dir.join("bundle/rootfs");
         fs::create_dir_all(&rootfs).unwrap();

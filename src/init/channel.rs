@@ -126,7 +126,7 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
         let cannot = || "cannot read from the sync channel";
         let size = retry(|| recv(fd, &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC));
         let size = match size {
-            Ok(0) | Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
+            Ok(0) => return Ok(None),
             size => size.context(cannot)?,
         };
         let mut buffer = vec![0; size];
@@ -167,7 +167,8 @@ fn encode<S: Serialize>(message: &S) -> Result<Vec<u8>> {
 fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
         match call() {
-            Err(nix::errno::Errno::EINTR) => {}
+            // The other end has gone without reading all; it is told once, and what it has sent is still there.
+            Err(nix::errno::Errno::EINTR | nix::errno::Errno::ECONNRESET) => {}
             result => return result,
         }
     }
@@ -187,6 +188,16 @@ mod tests {
             Some((Report::Failed(e), None)) => assert_eq!(e, error),
             other => panic!("{other:?}"),
         }
+        assert!(runtime.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn the_last_words_of_who_did_not_listen_are_heard() {
+        let (runtime, init) = pair().unwrap();
+        runtime.send(&Order::Limited(true)).unwrap();
+        init.send(&Report::Failed(Error::new("reason"))).unwrap();
+        drop(init);
+        assert!(matches!(runtime.receive().unwrap(), Some((Report::Failed(e), None)) if e.to_string() == "reason"));
         assert!(runtime.receive().unwrap().is_none());
     }
 
