@@ -115,7 +115,7 @@ fn how(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
         (None, Some(signal)) => match nix::sys::signal::Signal::try_from(signal) {
-            Ok(name) => format!("signal: {name}"),
+            Ok(name) => format!("signal: {} ({name})", crate::sys::process::signal_words(signal)),
             Err(_) => format!("signal: {signal}"),
         },
         (None, None) => status.to_string(),
@@ -263,7 +263,7 @@ mod tests {
     fn a_failure_says_which_hook_and_what_it_printed() {
         let e = failure(&[hook("true"), hook("echo one; echo two; echo why >&2; exit 3")], "");
         assert_eq!(e, "error running createRuntime hook #1: /bin/sh: exit status 3, stdout: one\\ntwo, stderr: why");
-        assert!(failure(&[hook("kill -9 $$")], "").contains("signal: SIGKILL, stdout: , stderr: "));
+        assert!(failure(&[hook("kill -9 $$")], "").contains("signal: killed (SIGKILL), stdout: , stderr: "));
         let missing = HookBuilder::default().path("/no/such").build().unwrap();
         assert!(failure(&[missing], "").ends_with("/no/such: cannot run it: no such file or directory"));
     }

@@ -81,15 +81,20 @@ pub fn arrive(into: &Into<'_>, intermediate: bool, orders: &mut Orders, proc: &P
     let new_user = namespaces.new.contains(CloneFlags::CLONE_NEWUSER);
     let mut joined_late = Vec::new();
     if intermediate {
-        // A namespace that belongs to a user namespace inside is joined once we are in there.
-        for join in &namespaces.join {
+        // A namespace that belongs to a user namespace inside is joined once we are in there; any other, before.
+        for join in namespaces.join.iter().filter(|j| j.kind != CloneFlags::CLONE_NEWUSER) {
             match join.enter() {
-                Err(e) if e.errno() == libc::EPERM && new_user => joined_late.push(join),
+                Err(e) if e.errno() == libc::EPERM && namespaces.own(CloneFlags::CLONE_NEWUSER) => {
+                    joined_late.push(join);
+                }
                 result => result?,
             }
-            if join.kind == CloneFlags::CLONE_NEWUSER {
-                become_root()?;
-            }
+        }
+        if let Some(user) = namespaces.join.iter().find(|j| j.kind == CloneFlags::CLONE_NEWUSER) {
+            user.enter()?;
+            become_root()?;
+            // A pid namespace is for init, which is made next.
+            joined_late.drain(..).try_for_each(crate::namespaces::Join::enter)?;
         }
         let mut flags = at_clone(namespaces);
         if let Some(offsets) = into.time_offsets {

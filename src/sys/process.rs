@@ -81,3 +81,14 @@ pub fn stat(pid: i32) -> Option<Stat> {
     let stat = procfs::process::Process::new(pid).and_then(|p| p.stat()).ok()?;
     Some(Stat { start: stat.starttime, ended: matches!(stat.state, 'Z' | 'X' | 'x') })
 }
+
+/// The words for a signal, in lower case as other programs print them.
+pub fn signal_words(signal: i32) -> String {
+    // SAFETY: strsignal gives a string that ends in zero, or null; it is copied before the next call could change it, as
+    // the process has one thread.
+    let words = unsafe {
+        let words = libc::strsignal(signal);
+        if words.is_null() { None } else { Some(std::ffi::CStr::from_ptr(words).to_string_lossy().to_lowercase()) }
+    };
+    words.unwrap_or_else(|| format!("signal {signal}"))
+}
