@@ -195,6 +195,15 @@ impl Cgroup {
         self.dirs.iter().any(|dir| dir.directory().exists())
     }
 
+    /// Whether the kernel has ended a process of the cgroup for want of memory.
+    pub fn oom_killed(&self) -> bool {
+        let (dir, file) =
+            if self.unified { (self.v2(), "memory.events") } else { (self.dir_of("memory"), "memory.oom_control") };
+        let text = dir.and_then(|d| files::read(files::open_dir(&d.directory()).ok()?, file).ok());
+        let kills = |text: String| text.lines().find_map(|l| l.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok());
+        text.and_then(kills).is_some_and(|n| n > 0)
+    }
+
     /// Whether the cgroup has processes in it, or below.
     pub fn populated(&self) -> Result<bool> {
         processes::populated(self)

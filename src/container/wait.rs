@@ -37,12 +37,12 @@ pub(super) fn ended_within(pidfd: &OwnedFd, seconds: i64) -> Result<bool> {
 
 /// Why init ended without a word.
 pub(super) fn died(pidfd: &OwnedFd, cgroup: &Cgroup) -> Error {
-    let _ = cgroup;
+    if cgroup.oom_killed() {
+        let _ = reap(pidfd);
+        return Error::new("container init was OOM-killed (is linux.resources.memory.limit too low?)");
+    }
     let how = match reap(pidfd) {
         Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
-            (_, Some(9)) => {
-                "it was killed by SIGKILL (is linux.resources.memory.limit too low? the kernel's log tells)".to_string()
-            }
             (_, Some(signal)) => format!("it was killed by signal {signal}"),
             (Some(code), _) => format!("it exited with code {code}"),
             _ => "it ended".to_string(),
