@@ -7,9 +7,9 @@ dir=$(mktemp -d /tmp/vessel-demo.XXXXXX)
 id=demo-$$
 trap '"$vessel" --root "$dir/state" delete --force "$id" || true; rm -rf "$dir"' EXIT
 
+exec 3>&1
 show() {
-	echo
-	echo "\$ $*" | sed "s#$dir#DIR#g; s#$vessel#vessel#g"
+	printf '\n$ %s\n' "$*" | sed "s#$dir#DIR#g; s#$vessel#vessel#g" >&3
 	"$@"
 }
 
@@ -27,7 +27,7 @@ show "$vessel" --root "$dir/state" state "$id"
 echo
 show "$vessel" --root "$dir/state" start "$id"
 for _ in $(seq 50); do grep -q "^tmp" "$dir/out" && break; sleep 0.1; done
-echo "The output of create and of the program:"
+echo "The output of the program:"
 cat "$dir/out"
 show "$vessel" --root "$dir/state" list
 show "$vessel" --root "$dir/state" exec "$id" sh -c 'echo exec: I am $(id -u) in $(hostname)'
