@@ -93,6 +93,9 @@ impl Suite {
         assert!(nix::unistd::geteuid().is_root(), "the integration tests need root");
         let name = format!("vessel-test-{}", std::process::id());
         let dir = std::env::temp_dir().join(&name);
+        let built = std::env::current_exe().unwrap().parent().and_then(Path::parent).unwrap().join("examples/probe");
+        let probe = std::env::var_os("PROBE").map_or(built, PathBuf::from);
+        assert!(probe.exists(), "the probe is not built: cargo build --example probe");
         fs::create_dir(&dir).unwrap();
         let bin = dir.join("bin");
         fs::create_dir(&bin).unwrap();
@@ -101,11 +104,12 @@ impl Suite {
 
         let found = which(&std::env::var_os("RUNTIME").unwrap_or_else(|| env!("CARGO_BIN_EXE_vessel").into()));
         let runtime = copy(&found, &bin);
-        let own = std::env::current_exe().unwrap();
-        let built = own.parent().and_then(Path::parent).unwrap().join("examples/probe");
-        let probe = copy(&std::env::var_os("PROBE").map_or(built, PathBuf::from), &bin);
+        let probe = copy(&probe, &bin);
         let answer = std::process::Command::new(&probe).args(["echo", "ready"]).output().unwrap();
-        assert_eq!(answer.stdout, b"ready\n", "the probe is not built: cargo build --example probe");
+        if answer.stdout != b"ready\n" {
+            let _ = fs::remove_dir_all(&dir);
+            panic!("the probe is not built: cargo build --example probe");
+        }
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].iter().map(Path::new).find(|p| p.exists());
         let busybox = busybox.map(|p| copy(p, &bin));
 
