@@ -156,6 +156,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
         preserve_fds: preserved(request.preserve_fds, &extra_env)?,
         extra_env,
         keyring: state.vessel.keyring.then(|| format!("_ses.{}", request.id)),
+        keep_groups: config.keeps_groups(),
         start_container: config.spec.hooks().as_ref().and_then(|h| h.start_container().as_deref()).unwrap_or_default(),
         hook_state: state.oci(""),
     };
@@ -188,6 +189,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
         terminal: None,
         proc: &proc,
         process,
+        keep_groups: config.keeps_groups(),
         spec: &config.spec,
         state: &mut state,
         filter: linux.seccomp().as_ref(),
@@ -220,6 +222,7 @@ struct Parent<'a> {
     terminal: Option<OwnedFd>,
     proc: &'a Proc,
     process: &'a Process,
+    keep_groups: bool,
     spec: &'a Spec,
     state: &'a mut State,
     filter: Option<&'a LinuxSeccomp>,
@@ -291,8 +294,10 @@ impl Parent<'_> {
         let uids = linux.and_then(|l| l.uid_mappings().as_deref()).unwrap_or_default();
         let gids = linux.and_then(|l| l.gid_mappings().as_deref()).unwrap_or_default();
         let privileged = nix::unistd::geteuid().is_root();
-        let groups = self.process.user().additional_gids().as_deref().unwrap_or_default();
-        idmap::check_groups(groups, gids, privileged)?;
+        if !self.keep_groups {
+            let groups = self.process.user().additional_gids().as_deref().unwrap_or_default();
+            idmap::check_groups(groups, gids, privileged)?;
+        }
         idmap::write(self.proc, self.state.init_process_pid, uids, gids, privileged)
     }
 

@@ -90,6 +90,7 @@ fn make(request: &ExecRequest, state: &State, config: &Config, process: &Process
         preserve_fds: preserved(request.preserve_fds, &extra_env)?,
         extra_env,
         keyring: state.vessel.keyring.then(|| format!("_ses.{}", state.id)),
+        keep_groups: config.keeps_groups(),
         start_container: &[],
         hook_state: serde_json::Value::Null,
     };

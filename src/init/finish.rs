@@ -201,8 +201,9 @@ fn become_user(program: &Program<'_>, proc: &Proc) -> Result<()> {
     // The field's runtimes take 0022 where nothing is said, and images count on it.
     rustix::process::umask(Mode::from_raw_mode(user.umask().unwrap_or(0o022)));
     console::own_streams(uid)?;
-    let groups = user.additional_gids().as_deref().unwrap_or_default();
-    set_groups(groups, proc)?;
+    if !program.keep_groups {
+        set_groups(user.additional_gids().as_deref().unwrap_or_default(), proc)?;
+    }
     prctl::set_keep_capabilities(true).map_err(|e| Error::from_errno(e, "cannot keep capabilities"))?;
     let (u, g) = (Uid::from_raw(uid), Gid::from_raw(gid));
     let hint = || if program.user_namespace { " (is it in linux.gidMappings?)" } else { "" };

@@ -40,6 +40,8 @@ pub struct Program<'a> {
     pub extra_env: Vec<String>,
     /// The name of its session keyring; none where it keeps the caller's.
     pub keyring: Option<String>,
+    /// Whether it keeps the caller's supplementary groups, whatever the configuration lists.
+    pub keep_groups: bool,
     /// Hooks in the container's namespaces right before the program.
     pub start_container: &'a [Hook],
     /// The state that hooks in the container's namespaces get on their standard input, but for status and pid.

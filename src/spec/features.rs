@@ -100,6 +100,7 @@ pub fn document() -> Value {
             "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": false},
         },
+        "potentiallyUnsafeConfigAnnotations": [super::KEEP_GROUPS],
         "annotations": {
             "io.github.seccomp.libseccomp.version": format!("{}.{}.{}", library.0, library.1, library.2),
         },

@@ -23,3 +23,14 @@ pub struct Config {
     /// The text as it was read; the store keeps it, so that later edits of the bundle change nothing.
     pub text: String,
 }
+
+/// The annotation by which engines ask that the process keeps the caller's supplementary groups (`podman run --group-add
+/// keep-groups`): an ordinary user has rights through groups that cannot be mapped into her user namespace.
+pub const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
+
+impl Config {
+    /// Whether [`KEEP_GROUPS`] is there; `additionalGids` then has no effect.
+    pub fn keeps_groups(&self) -> bool {
+        self.spec.annotations().as_ref().is_some_and(|annotations| annotations.contains_key(KEEP_GROUPS))
+    }
+}
