@@ -264,7 +264,8 @@ fn podman_of_an_ordinary_user_runs_containers() {
     let podman = Engine::rootless();
     podman.run(&["--rm"], &["ids", "--", "exit", "6"]).run().exits(6).line("uid 0");
     let files = format!("{}:/run", podman.c.path("home").display());
-    let flags = ["--rm", "--user", "1000:1001", "--read-only", "--cap-drop", "all", "--tmpfs", "/tmp:mode=1777", "-v", &files];
+    let flags =
+        ["--rm", "--user", "1000:1001", "--read-only", "--cap-drop", "all", "--tmpfs", "/tmp:mode=1777", "-v", &files];
     let out = podman
         .run(
             &flags,

@@ -107,13 +107,7 @@ pub fn arrive(into: &Into<'_>, intermediate: bool, orders: &mut Orders, proc: &P
             flags -= NEWTIME;
             set_offsets(proc, offsets)?;
         }
-        match clone3(bits(flags | CloneFlags::CLONE_PARENT), None).map_err(|e| cannot_clone(e, flags))? {
-            Clone::Parent(pid, _) => {
-                orders.report(&Report::Pid(pid))?;
-                crate::sys::process::exit(0)
-            }
-            Clone::Child => {}
-        }
+        sibling(flags, orders)?;
         if flags.contains(CloneFlags::CLONE_NEWUSER) {
             ask_for_ids(orders)?;
         }
@@ -130,6 +124,24 @@ pub fn arrive(into: &Into<'_>, intermediate: bool, orders: &mut Orders, proc: &P
         unshare(CloneFlags::CLONE_NEWCGROUP)?;
     }
     Ok(())
+}
+
+/// Makes the process that the intermediate is there for as a child of the runtime. Returns in that process, after the
+/// runtime was told of it: what the process says may not come before.
+pub(super) fn sibling(flags: CloneFlags, orders: &Orders) -> Result<()> {
+    let (told, teller) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context(|| "cannot make a pipe")?;
+    match clone3(bits(flags | CloneFlags::CLONE_PARENT), None).map_err(|e| cannot_clone(e, flags))? {
+        Clone::Parent(pid, _) => {
+            orders.report(&Report::Pid(pid))?;
+            crate::sys::process::exit(0)
+        }
+        Clone::Child => {
+            drop(teller);
+            // The intermediate's end closes the pipe.
+            let ended = rustix::io::retry_on_intr(|| rustix::io::read(&told, &mut [0]));
+            ended.map(|_| ()).context(|| "cannot wait for the end of the intermediate process")
+        }
+    }
 }
 
 fn needs_intermediate(into: &Into<'_>) -> bool {

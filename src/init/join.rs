@@ -5,11 +5,9 @@ use std::path::PathBuf;
 
 use nix::sched::CloneFlags;
 
-use super::channel::Report;
 use super::{Orders, Place, Program, finish, gate, setup};
 use crate::error::{Context, Result};
 use crate::security;
-use crate::sys::clone::{Clone, clone3};
 use crate::sys::proc::Proc;
 
 /// What `exec` has resolved for the new process.
@@ -75,14 +73,8 @@ fn ladder(
         become_root()?;
     }
     if needs_intermediate(kinds) {
-        let made = clone3(u64::from(libc::CLONE_PARENT.cast_unsigned()), None);
-        match made.context(|| "cannot make the process in the container's pid namespace")? {
-            Clone::Parent(pid, _) => {
-                orders.report(&Report::Pid(pid))?;
-                crate::sys::process::exit(0)
-            }
-            Clone::Child => {}
-        }
+        super::bootstrap::sibling(CloneFlags::empty(), orders)
+            .context(|| "cannot make the process in the container's pid namespace")?;
     }
     if let Some(root) = &join.root {
         rustix::process::fchdir(root).context(|| "cannot enter the container's root")?;
