@@ -93,7 +93,7 @@ pub fn everything_left(suite: &Suite) -> Vec<String> {
         let child = fs::read_to_string(format!("/proc/{pid}/stat")).ok().is_some_and(|stat| {
             let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
             // Engines leave their monitors, and what cleans up for them, to whoever reaps them.
-            let monitor = fields.next() == Some("Z") && ["conmon", "podman"].contains(&name.trim());
+            let monitor = fields.next() == Some("Z") && ["conmon", "podman", "containerd-shim"].contains(&name.trim());
             fields.next() == Some(&std::process::id().to_string()) && !monitor
         });
         if child || program.is_some_and(|p| programs.contains(&p)) {
