@@ -114,7 +114,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
         pidfd: None,
         poststop: None,
     };
-    let rootless = host.rootless.unwrap_or_else(|| !nix::unistd::geteuid().is_root());
+    let rootless = host.rootless.unwrap_or_else(|| !nix::unistd::geteuid().is_root() || sys::proc::in_user_namespace());
     let mut cgroup = Cgroup::locate(host.driver, linux.cgroups_path().as_deref(), &request.id, rootless)?;
     let mut state = first_state(&config.spec, &bundle, request, &cgroup, rootless)?;
     // Before anything is made: whatever kills this process now, `delete --force` finds what to remove.
