@@ -46,6 +46,8 @@ fn unix_socket() -> nix::Result<OwnedFd> {
 /// Tells the runtime that init is ready, and waits until the program may be executed. Returns the connection over which
 /// `start` is told the rest; none where the runtime itself opens the gate (`run`).
 pub(super) fn wait(orders: &mut Orders, gate: Option<OwnedFd>, preserve_fds: u32) -> Result<Option<InitEnd>> {
+    // A created container can be ended by a signal; a caller may wait for it for long.
+    sys::process::end_on_signals()?;
     // With a profile, its filter comes before the last word of the runtime.
     match (orders.ask(&Report::Ready)?, gate) {
         (Order::Start, _) => Ok(None),
