@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use libc::{MOUNT_ATTR_RDONLY, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY};
 use rustix::fs::{FileType, makedev};
@@ -34,6 +34,8 @@ pub(super) struct Masks {
     null: Mask,
     empty: Option<Mask>,
     label: Option<String>,
+    /// What is masked already.
+    done: Vec<PathBuf>,
 }
 
 /// A mount to mask with. One that is attached is cloned for the next path: older kernels clone no detached ones.
@@ -64,11 +66,17 @@ impl Masks {
         }
         set_attributes(&null, false, &Change { propagation: libc::MS_PRIVATE, ..Change::default() })
             .context(|| "cannot take /dev/null out of the host's peer group")?;
-        Ok(Masks { null: Mask { mount: null, attached: false }, empty: None, label })
+        Ok(Masks { null: Mask { mount: null, attached: false }, empty: None, label, done: Vec::new() })
     }
 
-    /// Masks a path of the root; a missing one is passed over, as nothing is there to be seen.
+    /// Masks a path of the root; a missing one is passed over, as nothing is there to be seen. One that is listed again
+    /// has its mask.
     pub(super) fn mask(&mut self, root: &OwnedFd, path: &str) -> Result<()> {
+        // By components: `//` and `/./` make no other path, but what `..` leads to only the kernel knows.
+        if self.done.iter().any(|done| done == Path::new(path)) {
+            return Ok(());
+        }
+        self.done.push(path.into());
         let Some(target) = open_if_there(root, Path::new(path))? else { return Ok(()) };
         if kind(target.as_fd())? != FileType::Directory {
             return self.null.put(&target);
