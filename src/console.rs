@@ -69,7 +69,7 @@ pub struct Terminal {
     pub slave: OwnedFd,
 }
 
-/// Makes a terminal from the devpts on /dev/pts of the root that the process is in, after pivot_root. The slave comes by
+/// Makes a terminal from the devpts on /dev/pts of the root that the process is in: after pivot_root, the container's. The slave comes by
 /// TIOCGPTPEER; both are checked. `size` is rows and columns.
 pub fn open(size: Option<(u16, u16)>) -> Result<Terminal> {
     const WHAT: &str = "process.terminal: cannot open a terminal";

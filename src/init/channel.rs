@@ -6,6 +6,8 @@
 //!   2            <- MapIds          ------------------ in a new user namespace: needs id mappings
 //!                -- Mapped          ----------------->
 //!   3            -- Filter(program) -----------------> the compiled seccomp filter, whenever it is ready
+//!                <- MapMount(i) + fd ----------------- in a user namespace: a mount's ids are to be mapped
+//!                -- MountMapped(e)  ----------------->
 //!   4            <- Hooks           ------------------ namespaces and mounts are there
 //!                -- HooksDone       -----------------> prestart and createRuntime hooks have run
 //!   5            <- Terminal + fd   ------------------ the terminal's master, where no console socket takes it
@@ -42,6 +44,8 @@ pub enum Report {
     MapIds,
     /// Hooks of the runtime are due.
     Hooks,
+    /// The mount of this number, the tree of which comes with the message, needs its ids mapped by outer rights.
+    MapMount(usize),
     /// The terminal's master comes with this message.
     Terminal,
     /// Resource limits and the OOM score are due.
@@ -63,6 +67,8 @@ pub enum Order {
     Mapped,
     /// The BPF program of the seccomp filter, its flags, and whether it has a listener.
     Filter(Vec<u64>, u32, bool),
+    /// The mount's ids are mapped, or why not.
+    MountMapped(Option<Error>),
     /// The hooks have run.
     HooksDone,
     /// Whether the runtime could set the limits; where not, init tries.

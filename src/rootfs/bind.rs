@@ -2,7 +2,6 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 use libc::{
     MOUNT_ATTR__ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC,
@@ -12,10 +11,13 @@ use libc::{
     MS_BIND, MS_NOATIME, MS_NODEV, MS_NODIRATIME, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC, MS_RELATIME, MS_REMOUNT,
     MS_STRICTATIME,
 };
-use rustix::fs::{CWD, FileType};
+use rustix::fs::{CWD, FileType, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
+use super::idmap::Mappings;
+use super::inroot;
+use super::place::Inside;
 use crate::error::{Context, Error, Result};
 use crate::spec::options::{MS_NOSYMFOLLOW, Options};
 use crate::sys::mount::{Change, set_attributes};
@@ -36,6 +38,8 @@ const ATIME_FLAGS: u64 = MS_NOATIME | MS_RELATIME | MS_STRICTATIME;
 pub(super) struct Bind {
     /// The source on the host, absolute.
     pub(super) source: PathBuf,
+    /// The source in the root, where it lies there: what earlier mounts have put on it comes along.
+    pub(super) inside: Option<PathBuf>,
     /// Whether mounts below the source come along.
     pub(super) recursive: bool,
     /// The options of the mount.
@@ -44,8 +48,8 @@ pub(super) struct Bind {
     pub(super) propagation: u64,
     /// Whether the mount is for another user namespace, where the flags of the source are locked.
     pub(super) locked: bool,
-    /// The user namespace with the mount's mappings, and whether mounts below get them too.
-    pub(super) idmap: Option<(Rc<OwnedFd>, bool)>,
+    /// The mappings of the mount's ids.
+    pub(super) idmap: Option<Mappings>,
     /// The clone, once it is there.
     pub(super) tree: Option<OwnedFd>,
 }
@@ -53,22 +57,33 @@ pub(super) struct Bind {
 impl Bind {
     /// Clones the source in the runtime, where it has the right to; if not, init will, having it in its own namespaces.
     pub(super) fn open_early(&mut self) -> Result<()> {
+        if self.inside.is_some() {
+            return Ok(());
+        }
         match clone_path(&self.source, self.recursive) {
             // The kernel asks for the right before it looks at the path.
             Err(Errno::PERM) => Ok(()),
-            result => self.cloned(result),
+            result => self.cloned(result, may_not_map),
         }
     }
 
     /// Clones the source in init, if the runtime could not. The host's root must still be `/`.
     pub(super) fn open_late(&mut self) -> Result<()> {
-        if self.tree.is_some() {
+        if self.tree.is_some() || self.inside.is_some() {
             return Ok(());
         }
-        self.cloned(clone_path(&self.source, self.recursive))
+        self.cloned(clone_path(&self.source, self.recursive), may_not_map)
     }
 
-    fn cloned(&mut self, result: rustix::io::Result<OwnedFd>) -> Result<()> {
+    /// Clones a source that lies in the root, when it is its turn. `map` maps the ids where this process may not.
+    pub(super) fn open_inside(&mut self, inside: &Inside, map: impl FnMut(&OwnedFd) -> Result<()>) -> Result<()> {
+        let Some(path) = &self.inside else { return Ok(()) };
+        let tree = inroot::resolve(inside.fd(), path, OFlags::empty(), ResolveFlags::empty())
+            .and_then(|place| clone_fd(place, self.recursive));
+        self.cloned(tree, map)
+    }
+
+    fn cloned(&mut self, result: rustix::io::Result<OwnedFd>, map: impl FnMut(&OwnedFd) -> Result<()>) -> Result<()> {
         let tree = result.map_err(|errno| {
             let error = Error::from_errno(errno.raw_os_error(), format!("cannot open {}", self.source.display()));
             if errno == Errno::INVAL && !self.recursive {
@@ -76,7 +91,7 @@ impl Bind {
             }
             error
         })?;
-        self.finish(&tree)?;
+        self.finish(&tree, map)?;
         self.tree = Some(tree);
         Ok(())
     }
@@ -88,7 +103,7 @@ impl Bind {
         Ok((tree, directory))
     }
 
-    fn finish(&self, tree: &OwnedFd) -> Result<()> {
+    fn finish(&self, tree: &OwnedFd, mut map: impl FnMut(&OwnedFd) -> Result<()>) -> Result<()> {
         if self.propagation != 0 {
             set_attributes(tree, true, &Change { propagation: self.propagation, ..Change::default() })
                 .context(|| "cannot take the mount out of the host's peer group")?;
@@ -98,11 +113,13 @@ impl Bind {
             Err(e) if !self.locked && e.errno() == libc::EPERM => self.set_options(tree, true)?,
             result => result?,
         }
-        if let Some((namespace, recursive)) = &self.idmap {
-            let change = Change { idmap: Some(namespace.as_fd()), ..Change::default() };
-            set_attributes(tree, *recursive, &change)
-                .context(|| format!("cannot map the ids of {}", self.source.display()))
-                .map_err(|e| e.hint("its file system may not support that"))?;
+        if let Some(mappings) = &self.idmap {
+            match mappings.apply(tree) {
+                Err(e) if e.errno() == libc::EPERM && self.inside.is_some() => map(tree),
+                result => result,
+            }
+            .context(|| format!("cannot map the ids of {}", self.source.display()))
+            .map_err(|e| e.hint("its file system may not support that"))?;
         }
         finish_recursively(tree, &self.options)
     }
@@ -115,6 +132,10 @@ impl Bind {
         }
         done.context(|| "cannot set the options of the mount")
     }
+}
+
+fn may_not_map(_: &OwnedFd) -> Result<()> {
+    Err(Error::from(Errno::PERM))
 }
 
 /// Sets the recursive attributes and then the propagation that the options of any mount ask for.
@@ -194,51 +215,64 @@ pub(super) fn remount_attributes(options: &Options) -> (u64, u64) {
 }
 
 /// The attributes to set and to clear on a bind mount. Without any option the source's stay. With one, the mount has
-/// exactly the options asked for, as `mount --bind -o` means it; but where the source's flags are locked, those stay that no
-/// option asked to clear, and to clear one is an error.
+/// exactly the options asked for, as `mount --bind -o` means it; only how access times are kept stays where no option sets
+/// it. Where the source's flags are `locked` (for another user namespace) and one of them would be lost, all of them stay,
+/// and an option that asks otherwise is an error.
 fn bind_attributes(options: &Options, source: u64, locked: bool) -> Result<Option<(u64, u64)>> {
     if options.flags & !(MS_BIND | MS_REC | MS_REMOUNT) == 0 && options.cleared == 0 {
         return Ok(None);
     }
+    let mode = options.flags & (ATIME_FLAGS | MS_NODIRATIME);
+    let source = source | if source & ATIME_FLAGS == 0 { MS_STRICTATIME } else { 0 };
+    // Without a mode asked for, nodiratime stays as the mode does.
+    let lost = |flag| is_lockable(flag) && flag != MS_NODIRATIME && source & flag != 0 && options.flags & flag == 0;
+    let keep =
+        locked && (SIMPLE.iter().any(|(flag, ..)| lost(*flag)) || mode != 0 && effective(mode) != effective(source));
+    if keep {
+        check_locked(options, source)?;
+    }
     let (mut set, mut clear) = (0, 0);
-    let mut refused = Vec::new();
-    for (flag, attr, name) in SIMPLE {
-        // The kernel keeps nodiratime with the atime mode, where neither is asked for.
-        let kept = flag == MS_NODIRATIME && (options.flags & ATIME_FLAGS | options.cleared & MS_NODIRATIME) == 0;
+    for (flag, attr, _) in SIMPLE.into_iter().filter(|(flag, ..)| *flag != MS_NODIRATIME) {
         if options.flags & flag != 0 {
             set |= attr;
-        } else if locked && source & flag != 0 && options.cleared & flag != 0 {
-            refused.push(name);
-        } else if !locked && !kept {
+        } else if !keep || !is_lockable(flag) {
             clear |= attr;
         }
     }
+    if mode != 0 && !keep {
+        set |= attributes(mode);
+        clear |= MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME;
+    }
+    Ok(Some((set, clear & !(set & !MOUNT_ATTR__ATIME))))
+}
+
+/// Whether an option asks for other flags than locked ones.
+fn check_locked(options: &Options, source: u64) -> Result<()> {
+    let refused: Vec<&str> = SIMPLE
+        .iter()
+        .map(|(flag, _, name)| (*flag, *name))
+        .chain([(MS_NOATIME, "noatime"), (MS_RELATIME, "relatime"), (MS_STRICTATIME, "strictatime")])
+        .filter(|(flag, _)| is_lockable(*flag) && source & options.cleared & flag != 0)
+        .map(|(_, name)| name)
+        .collect();
     if !refused.is_empty() {
         return Err(Error::from_errno(libc::EPERM, format!("cannot clear locked flags {}", refused.join(","))));
     }
-    let mode = if options.flags & ATIME_FLAGS != 0 {
-        Some(options.flags)
-    } else if options.cleared & source & MS_NOATIME != 0 || options.cleared & MS_STRICTATIME != 0 {
-        Some(MS_RELATIME)
-    } else {
-        None
-    };
-    if let Some(mode) = mode {
-        let unchanged = locked && atime(mode) == atime_of(source);
-        if !unchanged {
-            set |= atime(mode);
-            clear |= MOUNT_ATTR__ATIME;
-        }
+    let mode = options.flags & (ATIME_FLAGS | MS_NODIRATIME);
+    if mode != 0 && mode != source & (ATIME_FLAGS | MS_NODIRATIME) {
+        return Err(Error::from_errno(libc::EPERM, "cannot change locked atime flags"));
     }
-    Ok(Some((set, clear)))
+    Ok(())
 }
 
-/// The atime mode that a mount has: one that is neither noatime nor relatime is strictatime.
-fn atime_of(flags: u64) -> u64 {
-    match flags & (MS_NOATIME | MS_RELATIME) {
-        0 => MOUNT_ATTR_STRICTATIME,
-        flags => atime(flags),
-    }
+/// The kernel locks every flag but this one.
+fn is_lockable(flag: u64) -> bool {
+    flag != MS_NOSYMFOLLOW
+}
+
+/// What flags of access times come to: the mode of the file, and whether directories have any.
+fn effective(flags: u64) -> (u64, bool) {
+    (atime(flags), flags & MS_NODIRATIME != 0)
 }
 
 #[cfg(test)]
@@ -267,14 +301,46 @@ mod tests {
         assert_eq!(bind(&["bind", "rw"], MS_NODEV | MS_RDONLY, false).unwrap(), Some((0, ALL)));
         let asked = bind(&["bind", "noatime"], MS_RELATIME, false).unwrap();
         assert_eq!(asked, Some((MOUNT_ATTR_NOATIME, ALL | MOUNT_ATTR_NODIRATIME | MOUNT_ATTR__ATIME)));
-        assert_eq!(bind(&["bind", "atime"], MS_NOATIME, false).unwrap(), Some((0, ALL | MOUNT_ATTR__ATIME)));
+        let asked = bind(&["bind", "nodiratime"], MS_NOATIME, false).unwrap();
+        assert_eq!(asked, Some((MOUNT_ATTR_NODIRATIME, ALL | MOUNT_ATTR__ATIME)));
+    }
+
+    #[test]
+    fn only_an_option_that_sets_a_mode_of_access_times_changes_it() {
+        for option in ["atime", "norelatime", "nostrictatime", "diratime"] {
+            for locked in [false, true] {
+                let asked = bind(&["bind", option], MS_NOATIME | MS_NODIRATIME, locked).unwrap();
+                assert_eq!(asked, Some((0, ALL)), "{option}");
+            }
+        }
     }
 
     #[test]
     fn locked_flags_stay_and_cannot_be_cleared() {
-        assert_eq!(bind(&["bind", "ro"], MS_NODEV, true).unwrap(), Some((MOUNT_ATTR_RDONLY, 0)));
+        let asked = bind(&["bind", "ro"], MS_NODEV, true).unwrap();
+        assert_eq!(asked, Some((MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSYMFOLLOW)));
         let error = bind(&["bind", "rw", "dev"], MS_NODEV | MS_RDONLY, true).unwrap_err();
         assert!(error.to_string().contains("cannot clear locked flags ro,nodev"), "{error}");
-        assert_eq!(bind(&["bind", "relatime"], MS_RELATIME, true).unwrap(), Some((0, 0)));
+        let error = bind(&["bind", "atime", "ro"], MS_NOATIME | MS_NODEV, true).unwrap_err();
+        assert!(error.to_string().contains("cannot clear locked flags noatime"), "{error}");
+        // This one is not lockable.
+        let asked = bind(&["bind", "dev"], MS_RDONLY | MS_NOSYMFOLLOW, true).unwrap();
+        assert_eq!(asked, Some((0, MOUNT_ATTR_NOSYMFOLLOW)));
+        // Nothing is lost, so the options hold as they are.
+        let asked = bind(&["bind", "ro"], MS_RDONLY | MS_RELATIME, true).unwrap();
+        assert_eq!(asked, Some((MOUNT_ATTR_RDONLY, ALL & !MOUNT_ATTR_RDONLY)));
+    }
+
+    #[test]
+    fn locked_modes_of_access_times_stay() {
+        let modes = [("strictatime", 0), ("relatime", MS_RELATIME), ("noatime", MS_NOATIME)];
+        for (source, flags) in modes {
+            for (option, _) in modes {
+                let asked = bind(&["bind", option], flags, true);
+                assert_eq!(asked.is_ok(), source == option, "{source}, {option}: {asked:?}");
+            }
+            assert!(bind(&["bind", "nodiratime"], flags, true).is_err(), "{source}");
+        }
+        assert!(bind(&["bind", "nodiratime"], MS_RELATIME | MS_NODIRATIME, true).is_ok());
     }
 }

@@ -11,7 +11,25 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use crate::error::{Context, Error, Result};
 use crate::sys::clone::{Clone, clone3};
+use crate::sys::mount::{Change, set_attributes};
 use crate::sys::proc::Proc;
+
+/// The mappings of a mount: a user namespace that has them.
+#[derive(Clone, Debug)]
+pub(super) struct Mappings {
+    /// The namespace.
+    pub(super) namespace: Rc<OwnedFd>,
+    /// Whether mounts below get the mappings too.
+    pub(super) recursive: bool,
+}
+
+impl Mappings {
+    /// Maps the ids of a detached tree: with the right to mount its file system only.
+    pub(super) fn apply(&self, tree: impl AsFd) -> Result<()> {
+        let change = Change { idmap: Some(self.namespace.as_fd()), ..Change::default() };
+        set_attributes(tree, self.recursive, &change)
+    }
+}
 
 /// User namespaces by their mappings.
 #[derive(Debug, Default)]

@@ -100,7 +100,30 @@ pub fn plan(input: &Input<'_>) -> Result<Plan> {
     resolve::plan(input)
 }
 
+/// The id mappings that the runtime may have to apply for init, by the numbers of their mounts.
+#[derive(Debug)]
+pub struct IdMaps(Vec<(usize, idmap::Mappings)>);
+
+impl IdMaps {
+    /// Maps the ids of the tree that mount `number` is to be.
+    pub fn apply(&self, number: usize, tree: &OwnedFd) -> Result<()> {
+        match self.0.iter().find(|(n, _)| *n == number) {
+            Some((_, mappings)) => mappings.apply(tree),
+            None => Err(Error::new(format!("mounts[{number}] has no ids to map"))),
+        }
+    }
+}
+
 impl Plan {
+    /// What [`Plan::mount`] may ask the runtime for.
+    pub fn id_maps(&self) -> IdMaps {
+        let mappings = |mount: &Mount| match &mount.kind {
+            Kind::Bind(bind) if bind.inside.is_some() => bind.idmap.clone(),
+            _ => None,
+        };
+        IdMaps(self.mounts.iter().enumerate().filter_map(|(i, mount)| Some((i, mappings(mount)?))).collect())
+    }
+
     /// Whether init has a mount namespace to mount in; if not, [`Plan::enter`] is all that there is to do.
     pub fn has_mounts(&self) -> bool {
         self.mount_namespace
@@ -108,25 +131,28 @@ impl Plan {
 
     /// Attaches the root, mounts everything on it, makes the devices and links. In init, in the new mount namespace, with
     /// the host's root still being `/`. Changes the current directory.
-    pub fn mount(&mut self) -> Result<()> {
+    ///
+    /// A source that lies in the root is opened in its turn. Where its ids are to be mapped and init has no right to that,
+    /// `map` has the runtime do it: with [`IdMaps::apply`], for the mount of this number.
+    pub fn mount(&mut self, map: &mut dyn FnMut(usize, &OwnedFd) -> Result<()>) -> Result<()> {
         if !self.mount_namespace {
             return Ok(());
         }
         // Modes of directories and nodes are meant as they are.
         let umask = rustix::process::umask(Mode::empty());
-        let done = self.mount_all();
+        let done = self.mount_all(map);
         rustix::process::umask(umask);
         done
     }
 
-    fn mount_all(&mut self) -> Result<()> {
+    fn mount_all(&mut self, map: &mut dyn FnMut(usize, &OwnedFd) -> Result<()>) -> Result<()> {
         // Nothing done here may reach the host, not even the unmounting of the old root.
         rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
             .context(|| "cannot make the mounts of the new namespace slaves of the host's")?;
         self.open_late()?;
         let inside = self.attach_root().context(|| format!("root.path: cannot mount {}", self.root.0.display()))?;
-        for mount in &mut self.mounts {
-            if let Some(mount) = mount.carry_out(&inside, &self.common)? {
+        for (i, mount) in self.mounts.iter_mut().enumerate() {
+            if let Some(mount) = mount.carry_out(&inside, &self.common, |tree| map(i, tree))? {
                 self.late.push(mount);
             }
         }
@@ -167,6 +193,15 @@ impl Plan {
             directory => place::attach(&tree, directory?)?,
         }
         Inside::new(tree)
+    }
+
+    /// Makes the root the current directory, while the host's is still `/`: createContainer hooks find it so.
+    pub fn change_into(&self) -> Result<()> {
+        let cannot = || "cannot change into the root filesystem";
+        match &self.inside {
+            Some(inside) => rustix::process::fchdir(&inside.root).context(cannot),
+            None => rustix::process::fchdir(resolve::open_root(&self.root.0)?).context(cannot),
+        }
     }
 
     /// Changes into the root (pivot_root, or MS_MOVE, or chroot where the mount namespace is not new) and drops the old one.

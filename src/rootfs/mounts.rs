@@ -54,7 +54,13 @@ pub(super) struct Common {
 
 impl Mount {
     /// Mounts it. Returns the mount where it is to become read-only at the very end.
-    pub(super) fn carry_out(&mut self, inside: &Inside, common: &Common) -> Result<Option<OwnedFd>> {
+    /// `map` maps the ids of a tree where this process may not.
+    pub(super) fn carry_out(
+        &mut self,
+        inside: &Inside,
+        common: &Common,
+        map: impl FnMut(&OwnedFd) -> Result<()>,
+    ) -> Result<Option<OwnedFd>> {
         let late = self.read_only_late();
         let what = match &self.kind {
             Kind::Bind(bind) => bind.source.display().to_string(),
@@ -63,7 +69,9 @@ impl Mount {
             Kind::New(kind, _) => kind.clone(),
         };
         let mount = match &mut self.kind {
-            Kind::Bind(bind) => attach_bind(bind, &self.destination, inside),
+            Kind::Bind(bind) => {
+                bind.open_inside(inside, map).and_then(|()| attach_bind(bind, &self.destination, inside))
+            }
             Kind::Remount => remount(&self.destination, &self.options, inside),
             Kind::Cgroup => common.cgroups.mount(&self.destination, &self.options, common, inside),
             Kind::New(kind, source) => {

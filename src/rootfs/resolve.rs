@@ -1,7 +1,7 @@
 //! From the configuration to a plan: in the runtime, before the fork.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use libc::{MS_BIND, MS_PRIVATE, MS_REC, MS_REMOUNT, MS_SHARED, MS_SLAVE, MS_UNBINDABLE};
@@ -11,11 +11,12 @@ use rustix::io::Errno;
 
 use super::bind::{Bind, clone_fd, propagate};
 use super::cgroup::Cgroups;
-use super::idmap::{self, Namespaces};
+use super::idmap::{self, Mappings, Namespaces};
 use super::mounts::{Common, Kind, Mount};
 use super::place::clean;
 use super::{Input, Plan, devices, limit};
 use crate::error::{Cause, Context, Error, Result};
+use crate::log;
 use crate::spec::options::Options;
 
 pub(super) fn plan(input: &Input<'_>) -> Result<Plan> {
@@ -31,8 +32,14 @@ pub(super) fn plan(input: &Input<'_>) -> Result<Plan> {
     let limit = limit::raise(entries.len() + linux.devices().as_ref().map_or(0, Vec::len));
     let opened = open_root(&path)?;
     let propagation = root_propagation(linux.rootfs_propagation().as_deref())?;
-    let mut resolver =
-        Resolver { input, linux: &linux, mount_namespace, propagation, namespaces: Namespaces::default() };
+    let mut resolver = Resolver {
+        input,
+        linux: &linux,
+        mount_namespace,
+        propagation,
+        namespaces: Namespaces::default(),
+        root: Some(clean(&path)).filter(|path| path != Path::new("/")),
+    };
     let mut mounts = Vec::with_capacity(entries.len());
     for (i, entry) in entries.iter().enumerate() {
         mounts.push(resolver.mount(entry, format!("mounts[{i}]"))?);
@@ -83,19 +90,26 @@ fn joins_own_namespace(linux: &Linux) -> bool {
     }
 }
 
-/// Without a mount namespace of its own, whatever the container mounts would be the host's.
+/// Without a mount namespace of its own, whatever the container mounts would be the host's. The mounts and a read-only
+/// root are left out, as a container that shares the host's mounts on purpose still has a use without them; what would
+/// protect the host is never left out.
 fn check_without_namespace(linux: &Linux, entries: &[Entry], read_only: bool) -> Result<()> {
     fn some<T>(list: &Option<Vec<T>>) -> bool {
         list.as_ref().is_some_and(|list| !list.is_empty())
     }
     let field = match () {
-        () if !entries.is_empty() => "mounts",
-        () if read_only => "root.readonly",
         () if some(linux.masked_paths()) => "linux.maskedPaths",
         () if some(linux.readonly_paths()) => "linux.readonlyPaths",
         () if some(linux.devices()) => "linux.devices",
         () if linux.rootfs_propagation().as_ref().is_some_and(|p| !p.is_empty()) => "linux.rootfsPropagation",
-        () => return Ok(()),
+        () => {
+            for (asked, field) in [(!entries.is_empty(), "mounts"), (read_only, "root.readonly")] {
+                if asked {
+                    log::warn(&format!("{field}: ignored without a private mount namespace"));
+                }
+            }
+            return Ok(());
+        }
     };
     Err(Error::of(
         Cause::Config,
@@ -155,9 +169,13 @@ pub(super) fn clone_root(path: &Path, propagation: u64) -> Result<OwnedFd> {
 }
 
 /// Takes the root out of the host's peer groups: what is mounted on it must not appear on the host. What the host mounts
-/// below it later still appears there, where the configuration does not ask for a private root.
+/// below it later still appears there, where the configuration does not ask for a private root; and what it mounts on the
+/// root itself, where it asks for a slave.
 fn detach_root(tree: &OwnedFd, propagation: u64) -> Result<()> {
     propagate(tree, base(propagation) | MS_REC)?;
+    if propagation & MS_SLAVE != 0 {
+        return Ok(());
+    }
     propagate(tree, MS_PRIVATE)
 }
 
@@ -172,6 +190,8 @@ struct Resolver<'a> {
     mount_namespace: bool,
     propagation: u64,
     namespaces: Namespaces,
+    /// The root's path on the host, where it is not the host's own.
+    root: Option<PathBuf>,
 }
 
 impl Resolver<'_> {
@@ -181,7 +201,10 @@ impl Resolver<'_> {
             ("", error) => error.context(&place),
             (field, error) => error.context(format!("{place}.{field}")),
         })?;
-        Ok(Mount { place, destination: entry.destination().clone(), kind, options })
+        // Other runtimes take a destination by its path on the host, too.
+        let destination = entry.destination();
+        let destination = self.in_root(destination).unwrap_or_else(|| destination.clone());
+        Ok(Mount { place, destination, kind, options })
     }
 
     fn kind(&mut self, entry: &Entry, options: &mut Options) -> Result<Kind, (&'static str, Error)> {
@@ -211,11 +234,13 @@ impl Resolver<'_> {
         }
     }
 
-    fn bind(&self, entry: &Entry, options: &Options, idmap: Option<(Rc<OwnedFd>, bool)>) -> Result<Bind> {
+    fn bind(&self, entry: &Entry, options: &Options, idmap: Option<Mappings>) -> Result<Bind> {
         let source = entry.source().as_deref().filter(|s| !s.as_os_str().is_empty());
         let source = source.ok_or_else(|| Error::of(Cause::Config, "a bind mount needs one"))?;
+        let source = self.input.bundle.join(source);
         let mut bind = Bind {
-            source: self.input.bundle.join(source),
+            inside: self.in_root(&source),
+            source,
             recursive: options.flags & MS_REC != 0,
             options: options.clone(),
             propagation: self.bind_propagation(options),
@@ -227,6 +252,12 @@ impl Resolver<'_> {
             bind.open_early()?;
         }
         Ok(bind)
+    }
+
+    /// A path in the root, if the path of the host lies there; what a `..` leads to is not known by the text alone.
+    fn in_root(&self, path: &Path) -> Option<PathBuf> {
+        let path = path.strip_prefix(self.root.as_ref()?).ok()?;
+        (!path.components().any(|part| part == Component::ParentDir)).then(|| path.to_path_buf())
     }
 
     /// A bind mount stays a peer of its source only where both it and the root ask for sharing, and never in another user
@@ -243,7 +274,7 @@ impl Resolver<'_> {
     }
 
     /// The user namespace that maps the ids of a mount: by its own mappings, or else by the container's.
-    fn idmap(&mut self, entry: &Entry, options: &Options, bind: bool) -> Result<Option<(Rc<OwnedFd>, bool)>> {
+    fn idmap(&mut self, entry: &Entry, options: &Options, bind: bool) -> Result<Option<Mappings>> {
         let uids = entry.uid_mappings().as_deref().unwrap_or_default();
         let gids = entry.gid_mappings().as_deref().unwrap_or_default();
         if uids.is_empty() != gids.is_empty() {
@@ -257,17 +288,20 @@ impl Resolver<'_> {
         }
         let recursive = options.idmap == Some(true);
         if !uids.is_empty() {
-            return Ok(Some((self.namespaces.get(uids, gids)?, recursive)));
+            return Ok(Some(Mappings { namespace: self.namespaces.get(uids, gids)?, recursive }));
         }
         let uids = self.linux.uid_mappings().as_deref().unwrap_or_default();
         let gids = self.linux.gid_mappings().as_deref().unwrap_or_default();
         if !uids.is_empty() && !gids.is_empty() {
-            return Ok(Some((self.namespaces.get(uids, gids)?, recursive)));
+            return Ok(Some(Mappings { namespace: self.namespaces.get(uids, gids)?, recursive }));
         }
         let namespaces = self.linux.namespaces().as_deref().unwrap_or_default();
         let joined = namespaces.iter().find(|n| n.typ() == LinuxNamespaceType::User).and_then(|n| n.path().as_ref());
         match joined {
-            Some(path) => Ok(Some((Rc::new(idmap::open(&path.to_string_lossy())?), recursive))),
+            Some(path) => {
+                let namespace = Rc::new(idmap::open(&path.to_string_lossy())?);
+                Ok(Some(Mappings { namespace, recursive }))
+            }
             None => Err(Error::of(
                 Cause::Config,
                 "idmap and ridmap need uidMappings and gidMappings, or a user namespace of the container with some",
