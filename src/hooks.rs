@@ -166,7 +166,7 @@ impl Streams {
     /// Writes `state` and reads the output until the hook ends. False where it has not within `timeout`. Processes that it
     /// leaves behind may keep the streams open; they are not waited for.
     fn talk(&mut self, child: &Child, state: &[u8], timeout: Option<Duration>) -> Result<bool> {
-        let end = timeout.map(|timeout| Instant::now() + timeout);
+        let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut rest = state;
         loop {
             self.write(&mut rest);
