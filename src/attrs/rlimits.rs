@@ -6,6 +6,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use crate::error::{Error, Result};
 
 /// Sets all limits. Before a user namespace is entered: to raise a hard limit takes CAP_SYS_RESOURCE in the initial one.
+/// That of open files is only raised, as files are still to be opened: see [`finish`].
 pub fn apply(rlimits: &[PosixRlimit]) -> Result<()> {
     set(None, rlimits)
 }
@@ -15,14 +16,37 @@ pub fn apply_to(pid: i32, rlimits: &[PosixRlimit]) -> Result<()> {
     set(Pid::from_raw(pid), rlimits)
 }
 
-fn set(pid: Option<Pid>, rlimits: &[PosixRlimit]) -> Result<()> {
-    for (place, limit) in rlimits.iter().enumerate() {
-        let finite = |value| (value != libc::RLIM_INFINITY).then_some(value);
-        let new = Rlimit { current: finite(limit.soft()), maximum: finite(limit.hard()) };
-        prlimit(pid, resource(limit.typ()), new)
-            .map_err(|e| explain(limit, e.raw_os_error()).context(format!("process.rlimits[{place}]")))?;
+/// Lowers the limit of open files of this process to what is asked for, right before the program is executed.
+pub fn finish(rlimits: &[PosixRlimit]) -> Result<()> {
+    for (place, limit) in rlimits.iter().enumerate().filter(|(_, limit)| limit.typ() == PosixRlimitType::RlimitNofile) {
+        set_one(None, place, limit, asked(limit))?;
     }
     Ok(())
+}
+
+fn set(pid: Option<Pid>, rlimits: &[PosixRlimit]) -> Result<()> {
+    for (place, limit) in rlimits.iter().enumerate() {
+        let mut new = asked(limit);
+        if limit.typ() == PosixRlimitType::RlimitNofile && limit.soft() <= limit.hard() {
+            let have = getrlimit(Resource::Nofile);
+            let higher = |a: Option<u64>, b: Option<u64>| Some(a?.max(b?));
+            new = Rlimit { current: higher(new.current, have.current), maximum: higher(new.maximum, have.maximum) };
+        }
+        set_one(pid, place, limit, new)?;
+    }
+    Ok(())
+}
+
+fn set_one(pid: Option<Pid>, place: usize, limit: &PosixRlimit, new: Rlimit) -> Result<()> {
+    prlimit(pid, resource(limit.typ()), new)
+        .map(drop)
+        .map_err(|e| explain(limit, e.raw_os_error()).context(format!("process.rlimits[{place}]")))
+}
+
+/// A limit as the configuration has it.
+fn asked(limit: &PosixRlimit) -> Rlimit {
+    let finite = |value| (value != libc::RLIM_INFINITY).then_some(value);
+    Rlimit { current: finite(limit.soft()), maximum: finite(limit.hard()) }
 }
 
 fn explain(limit: &PosixRlimit, errno: i32) -> Error {

@@ -5,6 +5,7 @@
 
 use std::ffi::CString;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use nix::unistd::{Gid, Uid};
 use oci_spec::runtime::Process;
@@ -115,6 +116,7 @@ pub fn execute(
 ) -> Result<std::convert::Infallible> {
     let preserved = i32::try_from(program.preserve_fds).map_err(|_| Error::new("--preserve-fds: too many"))?;
     sys::fd::cloexec_from(3 + preserved)?;
+    attrs::rlimits::finish(program.process.rlimits().as_deref().unwrap_or_default())?;
     for number in 3..3 + preserved {
         sys::process::inherit(number).context(|| format!("--preserve-fds: cannot pass descriptor {number} on"))?;
     }
@@ -254,7 +256,8 @@ fn environment(program: &Program<'_>) -> Result<Vec<String>> {
 
 /// The home directory of a user by the container's /etc/passwd; `/` where there is none.
 fn home(uid: u32) -> String {
-    let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
+    const MOST: u64 = 16 << 20;
+    let passwd = program::read_regular(Path::new("/etc/passwd"), MOST);
     let passwd = String::from_utf8_lossy(&passwd);
     let of_line = |line: &str| {
         let mut fields = line.split(':').skip(2);

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use rustix::fs::{Access, AtFlags, CWD};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 
 use crate::error::{Error, Result};
 
@@ -24,7 +24,8 @@ pub fn find(name: &str, path: Option<&str>) -> Result<CString> {
         };
     }
     let mut denied = None;
-    for dir in path.unwrap_or_default().split(':') {
+    // No PATH is not an empty entry in it, which stands for the working directory.
+    for dir in path.into_iter().filter(|path| !path.is_empty()).flat_map(|path| path.split(':')) {
         let file = Path::new(if dir.is_empty() { "." } else { dir }).join(name);
         match executable(&file) {
             Ok(()) => return cstring(&file.to_string_lossy()),
@@ -75,11 +76,7 @@ fn why_not(path: &Path, errno: i32) -> &'static str {
 /// What hides behind the errno of a failed execve(2): the kernel says ENOENT too where the file is there but what it
 /// needs is not.
 pub fn explain(path: &CString, errno: i32) -> String {
-    let shown = path.to_string_lossy();
-    let mut head = Vec::new();
-    if let Ok(file) = File::open(&*shown) {
-        let _ = file.take(4096).read_to_end(&mut head);
-    }
+    let head = read_regular(Path::new(&*path.to_string_lossy()), 4096);
     match errno {
         libc::ENOENT | libc::EACCES | libc::ELIBBAD => match interpreter(&head) {
             Some(name) if name.ends_with('\r') => {
@@ -103,6 +100,19 @@ pub fn explain(path: &CString, errno: i32) -> String {
         libc::ENOEXEC => "it is neither a program nor begins with a #! line".to_string(),
         _ => String::new(),
     }
+}
+
+/// The beginning of a file of the container, which may have put anything at the path: what is no regular file, as a fifo
+/// on which we would wait for ever, reads as empty.
+pub(super) fn read_regular(path: &Path, most: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    if let Ok(file) = rustix::fs::open(path, flags, Mode::empty()).map(File::from)
+        && file.metadata().is_ok_and(|m| m.is_file())
+    {
+        let _ = file.take(most).read_to_end(&mut bytes);
+    }
+    bytes
 }
 
 fn machine(number: u16) -> String {
