@@ -19,11 +19,13 @@ fn write(proc: &Proc, file: &str, score: i32) -> Result<()> {
     if !(-1000..=1000).contains(&score) {
         return Err(Error::new(format!("process.oomScoreAdj: {score} is not between -1000 and 1000")));
     }
-    proc.write(file, score.to_string().as_bytes()).map_err(|e| match e.errno() {
-        libc::EACCES | libc::EPERM => {
-            let lowest = proc.read(file).unwrap_or_default();
-            e.context(format!("process.oomScoreAdj: a score below {} needs CAP_SYS_RESOURCE", lowest.trim()))
-        }
-        _ => e.context("process.oomScoreAdj"),
-    })
+    let Err(e) = proc.write(file, score.to_string().as_bytes()) else { return Ok(()) };
+    if !matches!(e.errno(), libc::EACCES | libc::EPERM) {
+        return Err(e.context("process.oomScoreAdj"));
+    }
+    let have = proc.read(file).unwrap_or_default();
+    if have.trim() == score.to_string() {
+        return Ok(());
+    }
+    Err(e.context(format!("process.oomScoreAdj: a score below {} needs CAP_SYS_RESOURCE", have.trim())))
 }

@@ -18,6 +18,7 @@ use super::channel::{Order, Report};
 use super::{Orders, unexpected};
 use crate::error::{Context, Result};
 use crate::namespaces::{NEWTIME, Plan};
+use crate::sys;
 use crate::sys::clone::{Clone, clone3};
 use crate::sys::proc::Proc;
 
@@ -80,6 +81,11 @@ pub fn arrive(into: &Into<'_>, intermediate: bool, orders: &mut Orders, proc: &P
     let namespaces = into.namespaces;
     let new_user = namespaces.new.contains(CloneFlags::CLONE_NEWUSER);
     let mut joined_late = Vec::new();
+    let guarded = !namespaces.join.is_empty();
+    if guarded && !intermediate {
+        // Whoever is in a joined pid namespace sees this process.
+        sys::process::protect()?;
+    }
     if intermediate {
         // A namespace that belongs to a user namespace inside is joined once we are in there; any other, before.
         for join in namespaces.join.iter().filter(|j| j.kind != CloneFlags::CLONE_NEWUSER) {
@@ -107,9 +113,17 @@ pub fn arrive(into: &Into<'_>, intermediate: bool, orders: &mut Orders, proc: &P
             flags -= NEWTIME;
             set_offsets(proc, offsets)?;
         }
+        // The mappings of a new user namespace are for the runtime to write, which has no right to where we are protected.
+        let mapped_late = flags.contains(CloneFlags::CLONE_NEWUSER);
+        if guarded && !mapped_late {
+            sys::process::protect()?;
+        }
         sibling(flags, orders)?;
-        if flags.contains(CloneFlags::CLONE_NEWUSER) {
+        if mapped_late {
             ask_for_ids(orders)?;
+            if guarded {
+                sys::process::protect()?;
+            }
         }
     } else if new_user {
         ask_for_ids(orders)?;
@@ -133,7 +147,7 @@ pub(super) fn sibling(flags: CloneFlags, orders: &Orders) -> Result<()> {
     match clone3(bits(flags | CloneFlags::CLONE_PARENT), None).map_err(|e| cannot_clone(e, flags))? {
         Clone::Parent(pid, _) => {
             orders.report(&Report::Pid(pid))?;
-            crate::sys::process::exit(0)
+            sys::process::exit(0)
         }
         Clone::Child => {
             drop(teller);

@@ -8,6 +8,7 @@ use nix::sched::CloneFlags;
 use super::{Orders, Place, Program, finish, gate, setup};
 use crate::error::{Context, Result};
 use crate::security;
+use crate::sys;
 use crate::sys::proc::Proc;
 
 /// What `exec` has resolved for the new process.
@@ -48,6 +49,12 @@ fn ladder(
     proc: &Proc,
     console: Option<OwnedFd>,
 ) -> Result<std::convert::Infallible> {
+    if let Some(score) = join.program.process.oom_score_adj() {
+        // Of a protected process only root may set it. What fails here is tried again later, and told there.
+        let _ = crate::attrs::oom::apply(proc, score);
+    }
+    // In the container's pid namespace its processes see this one: they must not get at what it holds (CVE-2016-9962).
+    sys::process::protect()?;
     if let Some(cpus) = join.affinity.0 {
         crate::attrs::affinity::apply(cpus).context(|| "process.execCPUAffinity.initial")?;
     }
@@ -57,9 +64,6 @@ fn ladder(
     if join.affinity.0.is_none() {
         crate::attrs::affinity::reset();
     }
-    // From here on the container's processes may see this one: they must not get at what it holds (CVE-2016-9962).
-    prctl::set_dumpable(false)
-        .map_err(|e| crate::error::Error::from_errno(e, "cannot protect the process from the container"))?;
     let mut kinds = join.kinds;
     if !needs_intermediate(kinds) {
         // The runtime has entered it around the fork.

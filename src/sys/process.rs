@@ -15,46 +15,32 @@ pub fn execve(path: &CString, args: &[CString], env: &[CString]) -> Error {
     Error::from(std::io::Error::last_os_error())
 }
 
+/// Keeps other processes out of this one, but for those with CAP_SYS_PTRACE in its user namespace: they can neither trace
+/// it nor open what it has open. Until execve(2). Its files in /proc belong to root meanwhile.
+pub fn protect() -> Result<()> {
+    prctl::set_dumpable(false).map_err(|e| Error::from_errno(e, "cannot protect the process from the container"))
+}
+
 /// Ends the process at once: no destructor runs, no buffer is flushed twice in a fork.
 pub fn exit(status: i32) -> ! {
     // SAFETY: _exit never returns and touches no memory.
     unsafe { libc::_exit(status) }
 }
 
-/// Gives the program that is executed next the signals as a program expects them: none blocked, and SIGPIPE, which Rust
-/// ignores, at its default.
+/// Gives the program that is executed next the signals as a program expects them: none blocked, and none ignored, be it by
+/// the caller (as by a shell for its background jobs) or by Rust (SIGPIPE).
 pub fn default_signals() -> Result<()> {
     // SAFETY: both calls only change how signals are handled, and SIG_DFL is no function of ours; the set is on the stack.
     let done = unsafe {
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL) != libc::SIG_ERR
-            && libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) == 0
+        for signal in 1..=libc::SIGRTMAX() {
+            // Refused for SIGKILL and SIGSTOP alone, which nobody can ignore.
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) == 0
     };
     if done { Ok(()) } else { Err(Error::from(std::io::Error::last_os_error()).context("cannot reset signals")) }
-}
-
-/// Lets SIGHUP, SIGINT, SIGQUIT and SIGTERM end this process where they are not ignored, also as the init of a pid
-/// namespace, to which the kernel delivers only what has a handler. The program that is executed next has the default.
-pub fn end_on_signals() -> Result<()> {
-    extern "C" fn end(signal: libc::c_int) {
-        exit(128 + signal);
-    }
-    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
-        // SAFETY: the structures are on the stack and whole, and all that the handler does is _exit(2), which is safe there.
-        let done = unsafe {
-            let mut old: libc::sigaction = std::mem::zeroed();
-            let mut new: libc::sigaction = std::mem::zeroed();
-            new.sa_sigaction = end as *const () as libc::sighandler_t;
-            libc::sigaction(signal, std::ptr::null(), &raw mut old) == 0
-                && (old.sa_sigaction == libc::SIG_IGN
-                    || libc::sigaction(signal, &raw const new, std::ptr::null_mut()) == 0)
-        };
-        if !done {
-            return Err(Error::from(std::io::Error::last_os_error()).context("cannot handle signals"));
-        }
-    }
-    Ok(())
 }
 
 /// Whether descriptor `number` is open.
