@@ -25,4 +25,5 @@ mod rootfs;
 mod rootless;
 mod seal;
 mod seccomp;
+mod stuck;
 mod tty;

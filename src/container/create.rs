@@ -25,13 +25,14 @@ use crate::{attrs, console, idmap, log, rootfs, sys};
 /// A container that was made: init waits at the gate.
 #[derive(Debug)]
 pub(super) struct Made {
+    // Goes first: while the entry, and so the lock, is there.
+    pub(super) rollback: Rollback,
     pub(super) entry: Entry,
     pub(super) state: State,
     pub(super) pidfd: OwnedFd,
     pub(super) channel: RuntimeEnd,
     /// The terminal's master, where no console socket has taken it.
     pub(super) terminal: Option<OwnedFd>,
-    pub(super) rollback: Rollback,
 }
 
 /// Undoes a creation unless it is called off: ends init, runs the poststop hooks, removes cgroup and state.
@@ -122,7 +123,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     entry.write_state(&state)?;
 
     let plan = namespaces::plan(&linux)?;
-    state.vessel.pid_namespace = plan.own(CloneFlags::CLONE_NEWPID);
+    state.vessel.pid_namespace = plan.new.contains(CloneFlags::CLONE_NEWPID);
     let root = plan_rootfs(&config, &bundle, &cgroup, &plan, request)?;
     let resources = linux.resources().as_ref();
     cgroup.create(resources, config.pids_limit)?;
@@ -169,15 +170,14 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     };
     let (pid, pidfd, intermediate) = match bootstrap::fork(&into)? {
         Forked::Child { intermediate } => {
-            // Else init would never see that the runtime is gone.
-            drop(channel);
+            // Else init would never see that the runtime is gone, and would keep the container locked.
+            drop((channel, entry));
             let setup = setup::Setup { spec: &config.spec, into, rootfs: root, program, gate };
             setup::run(setup, Place { proc, end, console }, intermediate)
         }
         Forked::Runtime { pid, pidfd, intermediate } => (pid, pidfd, intermediate),
     };
     // Init has its own copies; an end that stays open here would hide init's death.
-    let id_maps = root.id_maps();
     drop((end, root, gate, console));
     state.init_process_pid = pid;
     rollback.pidfd = Some(pidfd.try_clone().context(|| "cannot copy a descriptor")?);
@@ -194,7 +194,6 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
         spec: &config.spec,
         state: &mut state,
         filter: linux.seccomp().as_ref(),
-        id_maps,
         rollback: &mut rollback,
     };
     parent.serve()?;
@@ -228,7 +227,6 @@ struct Parent<'a> {
     spec: &'a Spec,
     state: &'a mut State,
     filter: Option<&'a LinuxSeccomp>,
-    id_maps: rootfs::IdMaps,
     rollback: &'a mut Rollback,
 }
 
@@ -259,10 +257,6 @@ impl Parent<'_> {
                     self.send_filter()?;
                     self.hooks()?;
                     self.channel.send(&Order::HooksDone)?;
-                }
-                Some((Report::MapMount(number), Some(tree))) => {
-                    let mapped = self.id_maps.apply(number, &tree);
-                    self.channel.send(&Order::MountMapped(mapped.err()))?;
                 }
                 Some((Report::Terminal, terminal)) => self.terminal = terminal,
                 Some((Report::Limits, _)) => {

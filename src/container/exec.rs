@@ -57,7 +57,9 @@ pub(super) fn exec(host: &Host, request: &ExecRequest) -> Result<i32> {
         foreground::set_up(master)?;
     }
     made.channel.send(&Order::Start)?;
-    if let Err(e) = start::watch(&made.channel, &made.pidfd, &state) {
+    if let Err(e) = start::watch(&made.channel, &made.pidfd, &state, made.pid, "running") {
+        // It may be waiting for our answer.
+        let _ = sys::pidfd::send_signal(made.pidfd.as_fd(), libc::SIGKILL);
         wait::reap(&made.pidfd)?;
         return Err(e);
     }

@@ -161,13 +161,15 @@ pub fn run(host: &Host, request: &RunRequest) -> Result<i32> {
         foreground::set_up(master)?;
     }
     made.channel.send(&Order::Start)?;
-    start::watch(&made.channel, &made.pidfd, &made.state)?;
+    start::watch(&made.channel, &made.pidfd, &made.state, made.state.init_process_pid, "creating")?;
     made.rollback.call_off();
     drop(made.channel);
     start::poststart(&made.entry, &made.state)?;
     let Some(signals) = signals else { return Ok(0) };
+    // Others may pause or delete it while it runs.
+    made.entry.unlock()?;
     let status = foreground::wait(&signals, made.state.init_process_pid, &made.pidfd, made.terminal);
-    if !request.keep {
+    if !request.keep && made.entry.lock_again()? {
         delete::destroy(&made.entry, &made.state)?;
     }
     status
@@ -191,10 +193,14 @@ pub fn kill(host: &Host, id: &str, signal: i32, all: bool) -> Result<()> {
     let cgroup = &state.vessel.cgroup;
     // A container that shares its pid namespace lives on without init: its processes are only in the cgroup.
     if all || (signal == libc::SIGKILL && !state.vessel.pid_namespace) {
-        return match cgroup.kill(signal) {
-            Err(e) if e.errno() == libc::ENOENT => Ok(()),
-            done => done,
-        };
+        match cgroup.kill(signal) {
+            Err(e) if e.errno() == libc::ENOENT => {}
+            done => done?,
+        }
+        if !cgroup.dirs.is_empty() {
+            return Ok(());
+        }
+        // Without a cgroup only init is known.
     }
     let Some(init) = state.init()? else { return Err(Error::of(Cause::State, format!("container not running: {id}"))) };
     send(&init, signal)?;

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::state::{State, Status, wrong};
 use super::store::{self, Entry};
-use super::{Host, delete, wait};
+use super::{Host, delete};
 use crate::error::{Cause, Error, Result};
 use crate::hooks::{self, Kind};
 use crate::init::channel::{Order, Report, RuntimeEnd};
@@ -35,26 +35,29 @@ pub(super) fn start(host: &Host, id: &str) -> Result<()> {
         .init()?
         .ok_or_else(|| Error::of(Cause::State, format!("cannot start a container that has stopped: {id}")))?;
     let channel = gate::call(entry.dir())?;
-    channel.send(&Order::Start)?;
-    // Init does not listen a second time.
+    // Before the program can run: who is killed between the two leaves nothing that looks as if it had not started.
     entry.remove_gate()?;
-    if let Err(e) = watch(&channel, &init, &state) {
+    channel.send(&Order::Start)?;
+    if let Err(e) = watch(&channel, &init, &state, state.init_process_pid, "creating") {
         // runtime.md, "Lifecycle": the container is stopped, and goes through deletion.
-        wait::ended_within(&init, 10)?;
+        delete::end(&state)?;
         delete::destroy(&entry, &state)?;
         return Err(e);
     }
     poststart(&entry, &state)
 }
 
-/// Follows init from the gate to the program: the end of the channel means that it runs.
-pub(super) fn watch(channel: &RuntimeEnd, init: &OwnedFd, state: &State) -> Result<()> {
+/// Follows a process (init, or that of exec) from the gate to the program: the end of the channel means that it runs.
+/// `status` is the container's, for a seccomp agent.
+pub(super) fn watch(channel: &RuntimeEnd, pidfd: &OwnedFd, state: &State, pid: i32, status: &str) -> Result<()> {
     loop {
         match channel.receive()? {
             None => return Ok(()),
             Some((Report::Failed(e), _)) => return Err(e),
             Some((Report::Listener(number), _)) => {
-                listener(init, number, state)?;
+                let listener = sys::pidfd::get_fd(pidfd.as_fd(), number)
+                    .map_err(|e| e.context("linux.seccomp: cannot fetch the listener from the process"))?;
+                notify_agent(listener, state, pid, status)?;
                 channel.send(&Order::Listened)?;
             }
             Some((other, _)) => return Err(Error::new(format!("sync channel: {other:?} came out of order"))),
@@ -62,18 +65,16 @@ pub(super) fn watch(channel: &RuntimeEnd, init: &OwnedFd, state: &State) -> Resu
     }
 }
 
-/// Fetches init's seccomp listener and hands it to the agent.
-fn listener(init: &OwnedFd, number: i32, state: &State) -> Result<()> {
+/// Hands a seccomp listener to the agent (config-linux.md, "The Container Process State").
+fn notify_agent(listener: OwnedFd, state: &State, pid: i32, status: &str) -> Result<()> {
     let Some((path, metadata)) = &state.vessel.seccomp_agent else {
         return Err(Error::new("linux.seccomp: a listener came, but there is no listenerPath"));
     };
-    let listener = sys::pidfd::get_fd(init.as_fd(), number)
-        .map_err(|e| e.context("linux.seccomp: cannot fetch the listener from the container's init"))?;
     let mut message = serde_json::json!({
         "ociVersion": state.vessel.oci_version,
         "fds": ["seccompFd"],
-        "pid": state.init_process_pid,
-        "state": state.oci("creating"),
+        "pid": pid,
+        "state": state.oci(status),
     });
     if !metadata.is_empty() {
         message["metadata"] = metadata.as_str().into();

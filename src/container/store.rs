@@ -75,12 +75,7 @@ pub(super) fn open(host: &Host, id: &str) -> Result<Entry> {
 /// The same, and waits until no other command works on the container.
 pub(super) fn open_locked(host: &Host, id: &str) -> Result<Entry> {
     let entry = open(host, id)?;
-    entry.lock()?;
-    // While we waited, it may have been deleted.
-    if rustix::fs::fstat(&entry.dir).is_ok_and(|s| s.st_nlink == 0) {
-        return Err(missing(id));
-    }
-    Ok(entry)
+    if entry.lock_again()? { Ok(entry) } else { Err(missing(id)) }
 }
 
 fn missing(id: &str) -> Error {
@@ -119,6 +114,18 @@ impl Entry {
                 done => return done.context(|| format!("cannot lock {}", self.path.display())),
             }
         }
+    }
+
+    /// Lets other commands work on the container.
+    pub(super) fn unlock(&self) -> Result<()> {
+        let done = rustix::fs::flock(&self.dir, FlockOperation::Unlock);
+        done.context(|| format!("cannot unlock {}", self.path.display()))
+    }
+
+    /// Waits until no other command works on the container. False where it was deleted meanwhile.
+    pub(super) fn lock_again(&self) -> Result<bool> {
+        self.lock()?;
+        Ok(!rustix::fs::fstat(&self.dir).is_ok_and(|s| s.st_nlink == 0))
     }
 
     /// The directory.
