@@ -16,6 +16,8 @@ fn a_bind_mount_has_the_options_that_it_asks_for() {
         ("rbind ro nosuid nodev noexec", "ro nosuid nodev noexec", ""),
         ("bind noatime", "noatime", "relatime"),
         ("bind strictatime", "", "relatime noatime"),
+        ("bind nodiratime", "nodiratime relatime", "noatime"),
+        ("bind norelatime", "relatime", ""),
         ("bind defaults", "rw", "ro"),
         ("bind sync loud", "rw", ""),
     ] {
@@ -199,6 +201,75 @@ fn a_mount_without_mappings_takes_those_of_the_container() {
     assert!(out.clone().ok().stdout.contains("uid=7 gid=7"), "{out}");
 }
 
+/// A source inside the root is what it is at its turn: with what earlier entries have mounted there, and not with what
+/// lies there before anything is mounted.
+#[test]
+fn a_source_inside_the_root_has_the_mounts_before_it() {
+    for user_namespace in [false, true] {
+        for mapped in [false, true] {
+            let mut c = Container::new(["cat", "/final/sub/file", "--", "stat", "/final/sub/file"]);
+            for (dir, text) in [("one", "no"), ("two", "of the second mount\n")] {
+                fs::create_dir_all(c.path(dir).join("sub")).unwrap();
+                fs::write(c.path(dir).join("file"), text).unwrap();
+            }
+            fs::create_dir(c.rootfs().join("mnt")).unwrap();
+            fs::create_dir(c.rootfs().join("final")).unwrap();
+            let (one, two, root) = (c.path("one"), c.path("two"), c.rootfs());
+            c.edit(|config| {
+                config["root"]["readonly"] = json!(false);
+                let ids = if user_namespace { 200_000 } else { 3000 };
+                if user_namespace {
+                    in_a_user_namespace(config);
+                }
+                add(config, bind(one, &["bind"]));
+                add(config, json!({"destination": "/mnt/sub", "source": two, "options": ["bind"]}));
+                let options = if mapped { ["rbind", "ridmap"] } else { ["rbind", "rw"] };
+                // The destination by its path on the host.
+                let mut last = json!({"destination": root.join("final"), "options": options});
+                last["source"] = json!(root.join("mnt"));
+                if mapped {
+                    last["uidMappings"] = json!([{"containerID": 0, "hostID": ids + 5, "size": 10}]);
+                    last["gidMappings"] = last["uidMappings"].clone();
+                }
+                add(config, last);
+            });
+            let out = c.run();
+            if mapped && out.code != 0 && out.stderr.contains("invalid argument") {
+                skip!("the file system of {} cannot map ids", c.dir.display());
+            }
+            let uid = match (user_namespace, mapped) {
+                (true, true) => 5,
+                (false, true) => 3005,
+                (true, false) => 65534,
+                (false, false) => 0,
+            };
+            let out = out.ok().line("of the second mount");
+            assert!(out.stdout.contains(&format!("uid={uid} gid={uid}")), "{user_namespace} {mapped}: {out}");
+        }
+    }
+}
+
+/// A link in the root leads to a place in the root, also as a source.
+#[test]
+fn a_source_inside_the_root_stays_inside() {
+    deviates!("runc", "follows it to the host");
+    deviates!("crun", "follows it to the host");
+    let mut c = Container::new(["cat", "/mnt/file"]);
+    fs::create_dir_all(c.path("host")).unwrap();
+    fs::write(c.path("host/file"), "of the host\n").unwrap();
+    let target = c.path("host");
+    let inside = c.rootfs().join(target.strip_prefix("/").unwrap());
+    fs::create_dir_all(&inside).unwrap();
+    fs::write(inside.join("file"), "of the root\n").unwrap();
+    std::os::unix::fs::symlink(&target, c.rootfs().join("link")).unwrap();
+    let source = c.rootfs().join("link");
+    c.edit(|config| {
+        config["root"]["readonly"] = json!(false);
+        add(config, bind(source, &["bind"]));
+    });
+    c.run().ok().line("of the root");
+}
+
 #[test]
 fn mappings_that_cannot_be_are_refused() {
     let maps = json!([{"containerID": 0, "hostID": 3000, "size": 10}]);
@@ -224,6 +295,7 @@ fn flags_of_a_source_cannot_be_cleared_in_a_user_namespace() {
         on_a_shared_volume(&c, "mount -o remount,nodev,nosuid $V; run")
     };
     run(&["bind", "dev"]).exits(1).fails("cannot clear locked flags");
+    run(&["bind", "noatime"]).exits(1).fails("cannot change locked atime flags");
     let mount = mount_at(&run(&["bind", "ro"]).ok(), "/mnt");
     assert!(mount.has("ro") && mount.has("nodev") && mount.has("nosuid"), "{mount:?}");
 }

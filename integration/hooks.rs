@@ -104,6 +104,25 @@ fn hooks_run_in_order_in_their_namespaces_with_the_state() {
     }
 }
 
+/// A createContainer hook finds the root as its current directory; there the runtime's own does not count.
+#[test]
+fn the_current_directory_of_create_container_hooks_is_the_root() {
+    for mount_namespace in [true, false] {
+        let mut c = Container::new(["echo", "ran"]);
+        c.edit(|config| {
+            config["hooks"]["createContainer"] = json!([hook("echo here >made")]);
+            if !mount_namespace {
+                config["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "mount");
+                config["linux"].as_object_mut().unwrap().retain(|name, _| !name.ends_with("Paths"));
+                config["mounts"] = json!([]);
+                config["root"]["readonly"] = json!(false);
+            }
+        });
+        c.run().ok().line("ran");
+        assert_eq!(fs::read_to_string(c.rootfs().join("made")).unwrap(), "here\n", "{mount_namespace}");
+    }
+}
+
 #[test]
 fn a_failing_hook_is_an_error_that_names_it_and_undoes_the_container() {
     deviates!("crun", "has another text, and runs no poststop hooks then");

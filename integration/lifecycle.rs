@@ -135,6 +135,18 @@ fn kill_reaches_a_created_container() {
     assert_eq!(c.stdout(), "");
 }
 
+/// Also as the first process of its pid namespace, which has no default action for a signal.
+#[test]
+fn a_created_container_ends_by_any_signal_that_ends_programs() {
+    for signal in ["TERM", "INT", "HUP", "QUIT"] {
+        let c = Container::new(["echo", "never"]);
+        c.create().ok();
+        c.kill(signal).ok();
+        c.wait_status("stopped");
+        c.delete().ok();
+    }
+}
+
 #[test]
 fn kill_takes_signals_by_name_and_by_number() {
     let c = Container::new(["trap", "HUP", "USR1", "USR2", "INT", "QUIT", "TERM"]);

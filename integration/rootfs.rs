@@ -5,6 +5,7 @@ use std::fs;
 
 use serde_json::json;
 
+use crate::binds::on_a_shared_volume;
 use crate::harness::{Cmd, Container, Need, eventually, suite};
 use crate::mounts::{add, mount_at};
 use crate::{deviates, needs};
@@ -106,6 +107,17 @@ fn the_propagation_of_the_root_is_as_configured() {
     }
 }
 
+/// What the host mounts on a root that is a slave comes to the container, and nothing goes back.
+#[test]
+fn a_root_that_is_a_slave_has_the_hosts_mount_as_its_master() {
+    needs!(Need::Program("unshare"));
+    for (name, want) in [("slave", true), ("rslave", true), ("private", false)] {
+        let c = Container::with(["mountinfo"], |config| config["linux"]["rootfsPropagation"] = json!(name));
+        let root = mount_at(&on_a_shared_volume(&c, "mount --make-rshared /; run").ok(), "/");
+        assert_eq!(root.propagation.starts_with("master:"), want, "{name}: {root:?}");
+    }
+}
+
 #[test]
 fn an_unknown_propagation_is_refused() {
     deviates!("runc", "words of its own");
@@ -139,6 +151,20 @@ fn masked_paths_cannot_be_read() {
     assert!(lines[4].contains("char") && lines[4].contains("rdev=1:3"), "{out}");
     assert!(lines[5].contains("rdev=1:3"), "{out}");
     assert_eq!(fs::read_to_string(c.rootfs().join("secret")).unwrap(), "secret");
+}
+
+#[test]
+fn a_path_is_masked_once() {
+    let c = Container::with(["mountinfo"], |config| {
+        config["linux"]["maskedPaths"] =
+            json!(["/proc/keys", "/proc/bus", "/proc/keys", "/proc//bus/", "/proc/./keys"]);
+        config["linux"]["readonlyPaths"] = json!([]);
+    });
+    let out = c.run().ok();
+    for path in ["/proc/keys", "/proc/bus"] {
+        let masks = out.stdout.lines().filter(|l| l.split(' ').nth(4) == Some(path)).count();
+        assert_eq!(masks, 1, "{path}: {out}");
+    }
 }
 
 #[test]
@@ -261,11 +287,15 @@ fn without_a_mount_namespace_nothing_is_mounted() {
             config["root"]["readonly"] = json!(false);
             config["linux"].as_object_mut().unwrap().retain(|name, _| name != "maskedPaths" && name != "readonlyPaths");
         });
-        c.run().exits(1).fails("mount namespace");
-        c.nothing_left();
-        c.edit(|config| config["mounts"] = json!([]));
-        assert!(c.run().ok().stdout.starts_with("stat /probe file"));
+        let out = c.run().ok();
+        assert!(out.stdout.starts_with("stat /probe file"), "{out}");
+        assert!(out.stderr.contains("mounts: ignored without a private mount namespace"), "{out}");
         assert!(!c.rootfs().join("dev/null").exists());
+        c.edit(|config| config["mounts"] = json!([]));
+        assert_eq!(c.run().ok().stderr, "");
+        c.edit(|config| config["linux"]["maskedPaths"] = json!(["/probe"]));
+        c.run().exits(1).fails("linux.maskedPaths");
+        c.nothing_left();
     }
 }
 

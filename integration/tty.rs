@@ -228,6 +228,24 @@ fn a_console_that_is_a_link_leads_nowhere() {
     assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count(), before);
 }
 
+/// Without a mount namespace of its own the container has the terminals of the host.
+#[test]
+fn a_terminal_without_a_mount_namespace() {
+    deviates!("runc", "mounts on the host");
+    deviates!("crun", "mounts on the host");
+    let mut c = terminal(["isatty"]);
+    c.edit(|config| {
+        config["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "mount");
+        config["linux"].as_object_mut().unwrap().retain(|name, _| !name.ends_with("Paths"));
+        config["mounts"] = json!([]);
+        config["root"]["readonly"] = json!(false);
+    });
+    let (master, _) = created(&c);
+    c.start().ok();
+    crate::harness::read_until(&master, "isatty 2 true");
+    assert_eq!(c.wait_exit(), 0);
+}
+
 #[test]
 fn a_directory_in_place_of_the_devpts_is_refused() {
     deviates!("runc", "makes the terminal elsewhere, in old versions");

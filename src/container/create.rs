@@ -178,6 +178,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
         Forked::Runtime { pid, pidfd, intermediate } => (pid, pidfd, intermediate),
     };
     // Init has its own copies; an end that stays open here would hide init's death.
+    let id_maps = root.id_maps();
     drop((end, root, gate, console));
     state.init_process_pid = pid;
     rollback.pidfd = Some(pidfd.try_clone().context(|| "cannot copy a descriptor")?);
@@ -194,6 +195,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
         spec: &config.spec,
         state: &mut state,
         filter: linux.seccomp().as_ref(),
+        id_maps,
         rollback: &mut rollback,
     };
     parent.serve()?;
@@ -227,6 +229,7 @@ struct Parent<'a> {
     spec: &'a Spec,
     state: &'a mut State,
     filter: Option<&'a LinuxSeccomp>,
+    id_maps: rootfs::IdMaps,
     rollback: &'a mut Rollback,
 }
 
@@ -257,6 +260,10 @@ impl Parent<'_> {
                     self.send_filter()?;
                     self.hooks()?;
                     self.channel.send(&Order::HooksDone)?;
+                }
+                Some((Report::MapMount(number), Some(tree))) => {
+                    let mapped = self.id_maps.apply(number, &tree);
+                    self.channel.send(&Order::MountMapped(mapped.err()))?;
                 }
                 Some((Report::Terminal, terminal)) => self.terminal = terminal,
                 Some((Report::Limits, _)) => {

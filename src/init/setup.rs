@@ -42,7 +42,7 @@ fn ladder(
     setup: &mut Setup<'_>,
     orders: &mut Orders,
     proc: &Proc,
-    console: Option<OwnedFd>,
+    mut console: Option<OwnedFd>,
     intermediate: bool,
 ) -> Result<std::convert::Infallible> {
     if let Some(score) = setup.program.process.oom_score_adj().filter(|_| !setup.into.namespaces.join.is_empty()) {
@@ -64,11 +64,24 @@ fn ladder(
         net::loopback_up()?;
     }
     names(setup.spec)?;
-    setup.rootfs.mount()?;
+    setup.rootfs.mount(&mut |number, tree| {
+        orders.end.send_with(&Report::MapMount(number), tree)?;
+        match orders.next()? {
+            Order::MountMapped(None) => Ok(()),
+            Order::MountMapped(Some(e)) => Err(e),
+            other => Err(unexpected(&other)),
+        }
+    })?;
     run_hooks(setup, orders)?; // 4
+    let terminals = setup.spec.process().is_some() && setup.program.process.terminal().unwrap_or(false);
+    let has_mounts = setup.rootfs.has_mounts();
+    if terminals && !has_mounts {
+        // The devpts of the mount namespace is the host's, which the root does not have.
+        terminal(&setup.program, orders, console.take(), false)?; // 5
+    }
     setup.rootfs.enter()?;
-    if setup.spec.process().is_some() && setup.program.process.terminal().unwrap_or(false) {
-        terminal(&setup.program, orders, console, setup.rootfs.has_mounts())?; // 5
+    if terminals && has_mounts {
+        terminal(&setup.program, orders, console, true)?; // 5
     }
     sysctls(setup.spec, proc)?;
     // A container may be created without a process; only `start` needs one. A missing working directory is made before
@@ -115,7 +128,10 @@ fn run_hooks(setup: &Setup<'_>, orders: &mut Orders) -> Result<()> {
     }
     match hooks.create_container().as_deref() {
         None | Some([]) => Ok(()),
-        Some(hooks) => hooks::run(Kind::CreateContainer, hooks, &state_here(&setup.program.hook_state, "creating")),
+        Some(hooks) => {
+            setup.rootfs.change_into()?;
+            hooks::run(Kind::CreateContainer, hooks, &state_here(&setup.program.hook_state, "creating"))
+        }
     }
 }
 
