@@ -287,6 +287,34 @@ fn no_path_leads_out_of_the_hierarchy() {
     assert!(want.contains(&Container::cgroup_of(c.pid(), "pids")), "{want:?}");
 }
 
+/// Where the container's cgroup cannot be entered, the process goes where init is, unless a cgroup is asked for.
+#[test]
+fn exec_follows_init_that_has_left_its_cgroup() {
+    needs!(Need::CgroupV2, Need::Controller("pids"));
+    let c = Container::new(["sleep"]);
+    c.started();
+    let own = Container::cgroup_of(c.pid(), "");
+    let enter = |dir: &Path| fs::write(dir.join("cgroup.procs"), c.pid().to_string()).unwrap();
+    let below = own.join("below");
+    fs::create_dir(&below).unwrap();
+    enter(&below);
+    fs::write(own.join("cgroup.subtree_control"), "+pids").unwrap();
+    c.exec(["cgroup"]).ok().line("0::/below");
+    let out = c.exec_cmd(&["--cgroup", "/"], ["echo"]).run().exits(255);
+    out.fails("error adding pid of the process to cgroups").fails("resource busy");
+
+    let beside = own.with_file_name(format!("{}-beside", c.id));
+    fs::create_dir(&beside).unwrap();
+    enter(&beside);
+    fs::remove_dir(&below).unwrap();
+    fs::remove_dir(&own).unwrap();
+    c.exec(["echo", "in"]).ok().line("in");
+    c.kill("KILL").ok();
+    c.wait_exit();
+    c.delete().ok();
+    fs::remove_dir(&beside).unwrap();
+}
+
 #[test]
 fn exec_enters_a_sub_cgroup() {
     deviates!("crun", "has other words");

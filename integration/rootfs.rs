@@ -103,6 +103,8 @@ fn the_propagation_of_the_root_is_as_configured() {
         });
         let root = mount_at(&c.run().ok(), "/");
         let got = root.propagation.trim_end_matches(|c: char| c.is_ascii_digit());
+        // A slave has a master where the host's mount is shared.
+        let got = if got == "master:" && name.ends_with("slave") { "" } else { got };
         assert_eq!(got, want, "{name}: {root:?}");
     }
 }

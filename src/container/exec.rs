@@ -74,8 +74,15 @@ fn make(request: &ExecRequest, state: &State, config: &Config, process: &Process
     let linux = config.spec.linux().clone().unwrap_or_default();
     let kinds = kinds(&linux, state)?;
     let own_cgroup = &state.vessel.cgroup;
-    let entry =
-        if request.cgroups.is_empty() { own_cgroup.entry()? } else { own_cgroup.sub_entry(&request.cgroups)? };
+    let entry = if request.cgroups.is_empty() {
+        match own_cgroup.entry() {
+            // The container's processes have left it, and it was removed: the process goes where init is.
+            Err(e) if e.errno() == libc::ENOENT => own_cgroup.init_entry(state.init_process_pid)?,
+            entry => entry?,
+        }
+    } else {
+        own_cgroup.sub_entry(&request.cgroups)?
+    };
     let proc = Proc::open()?;
     let console = request.console_socket.as_deref().map(console::connect).transpose()?;
     let extra_env = listen_env();
@@ -141,7 +148,7 @@ fn fork(entry: &cgroups::Entry, state: &State, request: &ExecRequest) -> Result<
             clone3(0, init.clone_into.as_ref().map(AsFd::as_fd))
                 .context(|| "cannot make a process in the cgroup of init")
         }
-        made => made.context(|| "cannot make a process in the container's cgroup"),
+        made => made.context(|| "error adding pid of the process to cgroups"),
     }
 }
 
