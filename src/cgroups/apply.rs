@@ -1,4 +1,7 @@
 //! Setting limits: the thin part that writes what `limits` has planned, and explains what the kernel refuses.
+//!
+//! Where limits of a running container change, the files are read before they are written, so that a failure halfway
+//! can put back what was there.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -8,11 +11,32 @@ use rustix::fs::{Access, AtFlags};
 use rustix::io::Errno;
 
 use super::limits::{self, Missing, Write};
-use super::{Cgroup, DELEGATION, files};
+use super::{Cgroup, DELEGATION, Undo, files};
 use crate::error::{Error, Result};
 
 /// Sets the limits of `resources`.
 pub(super) fn limits(cgroup: &Cgroup, resources: Option<&LinuxResources>, pids_limit: Option<i64>) -> Result<()> {
+    carry_out(cgroup, resources, pids_limit, None)
+}
+
+/// See [`Cgroup::update`].
+pub(super) fn update(cgroup: &Cgroup, resources: &LinuxResources, pids_limit: Option<i64>) -> Result<Undo> {
+    let mut undo = Undo::default();
+    match carry_out(cgroup, Some(resources), pids_limit, Some(&mut undo)) {
+        Ok(()) => Ok(undo),
+        Err(e) => {
+            undo.restore();
+            Err(e)
+        }
+    }
+}
+
+fn carry_out(
+    cgroup: &Cgroup,
+    resources: Option<&LinuxResources>,
+    pids_limit: Option<i64>,
+    mut undo: Option<&mut Undo>,
+) -> Result<()> {
     let writes = limits::plan(resources, pids_limit, cgroup.unified)?;
     if let Some(resources) = resources.filter(|_| cgroup.unified) {
         check_usage(cgroup, resources)?;
@@ -24,28 +48,29 @@ pub(super) fn limits(cgroup: &Cgroup, resources: Option<&LinuxResources>, pids_l
         rest = others;
         let dir = if cgroup.unified { cgroup.v2() } else { cgroup.dir_of(&first.controller) };
         let path = dir.ok_or_else(|| first.no_hierarchy())?.directory();
-        Target::open(path, cgroup.rootless)?.write_group(group)?;
+        Target::open(path, cgroup.rootless, undo.as_deref_mut())?.write_group(group)?;
     }
     Ok(())
 }
 
 /// A directory that is being written to.
-struct Target {
+struct Target<'a> {
     path: PathBuf,
     fd: OwnedFd,
     rootless: bool,
+    undo: Option<&'a mut Undo>,
 }
 
-impl Target {
-    fn open(path: PathBuf, rootless: bool) -> Result<Target> {
+impl<'a> Target<'a> {
+    fn open(path: PathBuf, rootless: bool, undo: Option<&'a mut Undo>) -> Result<Target<'a>> {
         let fd = files::open_dir(&path)
             .map_err(|e| Error::from_errno(e.raw_os_error(), format!("cannot open the cgroup {}", path.display())))?;
-        Ok(Target { path, fd, rootless })
+        Ok(Target { path, fd, rootless, undo })
     }
 
     /// Writes the values of one controller. One that is refused may fit after another has been set, so it gets a second
     /// turn at the end: a limit that grows beyond the old bound, or one that shrinks below.
-    fn write_group(&self, writes: &[Write]) -> Result<()> {
+    fn write_group(&mut self, writes: &[Write]) -> Result<()> {
         let mut later = Vec::new();
         for write in writes {
             match self.write(write) {
@@ -57,12 +82,22 @@ impl Target {
         later.into_iter().try_for_each(|write| self.write(write).map_err(|e| self.explain(write, e)))
     }
 
-    fn write(&self, write: &Write) -> Result<(), Errno> {
-        match (files::write(&self.fd, &write.file, &write.value), &write.missing) {
+    fn write(&mut self, write: &Write) -> Result<(), Errno> {
+        match (self.put(&write.file, &write.value), &write.missing) {
             (Err(Errno::NOENT), Missing::Skip) => Ok(()),
-            (Err(Errno::NOENT), Missing::Or(file, value)) => files::write(&self.fd, file, value),
+            (Err(Errno::NOENT), Missing::Or(file, value)) => self.put(file, value),
             (result, _) => result,
         }
+    }
+
+    fn put(&mut self, file: &str, value: &str) -> Result<(), Errno> {
+        // What cannot be read cannot be put back either.
+        let before = self.undo.as_ref().and_then(|_| files::read(&self.fd, file).ok());
+        files::write(&self.fd, file, value)?;
+        if let (Some(undo), Some(before)) = (&mut self.undo, before) {
+            undo.add(&self.path, file, value, &before);
+        }
+        Ok(())
     }
 
     fn explain(&self, write: &Write, errno: Errno) -> Error {

@@ -13,6 +13,9 @@ mod limits;
 mod locate;
 mod make;
 mod processes;
+mod stats;
+mod undo;
+mod watch;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -21,6 +24,9 @@ use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
+pub use stats::Stats;
+pub use undo::Undo;
+pub use watch::{Seen, Watch};
 
 /// What a rootless caller can do about a controller or a cgroup that is not its own.
 const DELEGATION: &str = "to let a user have cgroups, set Delegate=yes in \
@@ -111,6 +117,12 @@ impl Cgroup {
     /// without processors takes none.
     pub fn apply(&self, resources: Option<&LinuxResources>, pids_limit: Option<i64>) -> Result<()> {
         apply::limits(self, resources, pids_limit)
+    }
+
+    /// Sets limits of a running container, without the rules for devices. Where one cannot be set, those before it are
+    /// put back. What is returned can put them all back.
+    pub fn update(&self, resources: &LinuxResources, pids_limit: Option<i64>) -> Result<Undo> {
+        apply::update(self, resources, pids_limit)
     }
 
     /// Denies all devices but those that `linux.resources.devices` allows and those that every container gets (null,
@@ -207,6 +219,16 @@ impl Cgroup {
     /// Whether the cgroup has processes in it, or below.
     pub fn populated(&self) -> Result<bool> {
         processes::populated(self)
+    }
+
+    /// What the processes have used up to now.
+    pub fn stats(&self) -> Result<Stats> {
+        stats::stats(self)
+    }
+
+    /// Descriptors that tell when memory runs out, and when the cgroup is left.
+    pub fn watch(&self) -> Result<Watch> {
+        watch::watch(self)
     }
 
     /// The v2 directory.

@@ -3,6 +3,7 @@
 mod check;
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod globals;
@@ -16,6 +17,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod update;
 mod verb;
 
 use std::ffi::OsString;
@@ -32,6 +34,7 @@ const VERBS: &[Verb] = &[
     check::VERB,
     create::VERB,
     delete::VERB,
+    events::VERB,
     exec::VERB,
     features::VERB,
     kill::VERB,
@@ -43,10 +46,11 @@ const VERBS: &[Verb] = &[
     spec::VERB,
     start::VERB,
     state::VERB,
+    update::VERB,
 ];
 
 /// Commands of runc that vessel does not have. Engines probe for some by their `--help`, which must fail then.
-const MISSING: &[&str] = &["checkpoint", "events", "restore", "update"];
+const MISSING: &[&str] = &["checkpoint", "restore"];
 
 /// Runs the command that the arguments of this process ask for.
 pub fn main() -> ExitCode {

@@ -421,6 +421,7 @@ fn first_state(spec: &Spec, bundle: &Path, request: &CreateRequest, cgroup: &Cgr
             bundle: bundle.to_string_lossy().into_owned(),
             annotations,
             cgroup: cgroup.clone(),
+            resources: None,
             pid_namespace: false,
             process: spec.process().is_some(),
             keyring: !request.no_new_keyring,

@@ -2,16 +2,18 @@
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod start;
 mod state;
 mod store;
+mod update;
 mod wait;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use crate::cgroups::Driver;
+use crate::cgroups::{Driver, Stats};
 use crate::error::{Cause, Context, Error, Result};
 use crate::foreground::{self, Signals};
 use crate::init::channel::Order;
@@ -108,6 +110,24 @@ pub struct ExecRequest {
     pub cgroups: Vec<String>,
     /// `--ignore-paused`.
     pub ignore_paused: bool,
+}
+
+/// Arguments of `update`.
+#[derive(Clone, Debug)]
+pub struct UpdateRequest {
+    /// The container's name.
+    pub id: String,
+    /// What is to change, in the shape of `linux.resources`; rules of devices are passed over.
+    pub resources: serde_json::Value,
+}
+
+/// What `events` tells.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// What was used up to now.
+    Stats(Box<Stats>),
+    /// Memory ran out.
+    Oom,
 }
 
 /// What `state` and `list` show (runtime.md, "State"), with runc's keys.
@@ -288,4 +308,25 @@ pub fn resume(host: &Host, id: &str) -> Result<()> {
         Status::Paused => state.vessel.cgroup.thaw(),
         status => Err(wrong(status, &format!("cannot resume container {id}, which is not paused"))),
     }
+}
+
+/// Changes limits of a container that is not stopped. Where one cannot be set, all stay as they are.
+pub fn update(host: &Host, request: &UpdateRequest) -> Result<()> {
+    update::update(host, request)
+}
+
+/// What a container has used up to now.
+pub fn stats(host: &Host, id: &str) -> Result<Stats> {
+    events::stats(host, id)
+}
+
+/// Reports each time that the container runs out of memory, and its statistics in intervals; to the end of the container,
+/// or until `report` says that nobody listens.
+pub fn events(
+    host: &Host,
+    id: &str,
+    interval: std::time::Duration,
+    report: &mut dyn FnMut(Event) -> Result<bool>,
+) -> Result<()> {
+    events::events(host, id, interval, report)
 }

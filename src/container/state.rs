@@ -47,6 +47,9 @@ pub(super) struct Own {
     pub(super) bundle: String,
     pub(super) annotations: BTreeMap<String, String>,
     pub(super) cgroup: Cgroup,
+    /// The resources in effect, as JSON; none while they are those of the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) resources: Option<serde_json::Value>,
     /// Whether init is the first of a pid namespace, so that all others end with it.
     pub(super) pid_namespace: bool,
     /// Whether the config has a process: only then it can be started.

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Capability, Process, Spec};
+use oci_spec::runtime::{Capability, LinuxResources, Process, Spec};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -48,6 +48,15 @@ pub fn parse_process(text: &str) -> Result<Process> {
     drop_empty_of_process(&mut process);
     warnings.iter().for_each(|w| log::warn(w));
     Ok(process)
+}
+
+/// Reads limits in the shape of `linux.resources`, as `update` takes them.
+pub fn parse_resources(value: &Value) -> Result<LinuxResources> {
+    let mut linux = serde_json::json!({ "resources": value });
+    drop_nulls(&mut linux);
+    mend_linux(&mut linux);
+    serde_path_to_error::deserialize(linux["resources"].take())
+        .map_err(|e| fault(format_args!("{}: {}", e.path(), e.inner())))
 }
 
 /// Reads a text; where it is refused, `mend` may put it right.

@@ -8,7 +8,7 @@ mod validate;
 
 use oci_spec::runtime::Spec;
 
-pub use load::{load, parse, parse_process};
+pub use load::{load, parse, parse_process, parse_resources};
 pub use validate::{faults, validate, validate_process};
 
 /// A configuration as it was read.
