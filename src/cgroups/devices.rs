@@ -157,6 +157,7 @@ fn access(letters: &str) -> Result<u8> {
             'r' => READ,
             'w' => WRITE,
             'm' => MKNOD,
+            'a' => 0,
             _ => {
                 return Err(Error::of(Cause::Config, format!("access: {letters:?} has letters other than r, w and m")));
             }

@@ -9,7 +9,8 @@ use super::process::list_fault;
 pub(super) fn check(faults: &mut Faults, resources: &LinuxResources) {
     for (i, rule) in resources.devices().iter().flatten().enumerate() {
         let access = rule.access().as_deref().unwrap_or_default();
-        if !access.chars().all(|c| "rwm".contains(c)) {
+        // The letter of the kernel for all devices gets in here as well, where it says nothing.
+        if !access.chars().all(|c| "rwma".contains(c)) {
             let text = format!("{access:?} has more than r, w and m");
             faults.add(format_args!("linux.resources.devices[{i}].access"), text);
         }
