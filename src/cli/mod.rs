@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use clap::ArgMatches;
 
 use crate::error::{Cause, Error, Result};
-use crate::log;
+use crate::{log, seal};
 use verb::{Call, Verb, print};
 
 /// Every command, in the order of the help.
@@ -104,6 +104,10 @@ fn answer(args: impl Iterator<Item = OsString>) -> Result<i32, Failure> {
     let Some(verb) = VERBS.iter().find(|v| v.name == name) else {
         return Err(Error::of(Cause::Usage, format!("No help topic for '{name}'")).into());
     };
+    if [create::VERB.name, run::VERB.name, exec::VERB.name].contains(&verb.name) {
+        // They make a process in a container, and start over for that: the sooner, the less is done twice.
+        seal::ensure().map_err(|error| failure(verb, error))?;
+    }
     let (matches, args) = match understand(verb, rest) {
         Ok(Some(understood)) => understood,
         Ok(None) => {
@@ -117,8 +121,12 @@ fn answer(args: impl Iterator<Item = OsString>) -> Result<i32, Failure> {
     };
     let call = Call { host: globals.host()?, matches, args };
     log::debug(|| format!("vessel {name} with the state under {}", call.host.root.display()));
-    // A failure of exec must not be taken for an exit code of the program.
-    (verb.run)(&call).map_err(|error| Failure { code: if name == exec::VERB.name { 255 } else { 1 }, error })
+    (verb.run)(&call).map_err(|error| failure(verb, error))
+}
+
+/// A failure of exec must not be taken for an exit code of the program.
+fn failure(verb: &Verb, error: Error) -> Failure {
+    Failure { code: if verb.name == exec::VERB.name { 255 } else { 1 }, error }
 }
 
 /// How a command was called wrongly: what its help is headed with, and what is reported.

@@ -138,6 +138,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
         log::warn(&warning);
     }
     state.cgroup_paths = cgroup_paths(&cgroup);
+    log::debug(|| format!("cgroup: {:?}", state.cgroup_paths));
     state.vessel.cgroup = cgroup.clone();
     let cgroup_entry = cgroup.entry()?;
     let proc = Proc::open()?;
@@ -201,6 +202,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     parent.serve()?;
     let Parent { channel, pidfd, terminal, .. } = parent;
 
+    log::debug(|| format!("init is process {} and waits for its start", state.init_process_pid));
     state.init_process_start = sys::process::stat(state.init_process_pid)
         .ok_or_else(|| Error::new("the container's init ended while it was created"))?
         .start;
