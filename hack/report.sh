@@ -1,5 +1,5 @@
 #!/bin/bash
-# Merges the outputs of the integration tests from several machines: fails where a test failed, or ran on none of them.
+# Merges the outputs of the integration tests from several machines: fails where a test failed, was ignored, or ran on none of them.
 #   hack/report.sh LOG...
 # The last line is for machines: `N passed, N failed`.
 set -euo pipefail
@@ -33,7 +33,7 @@ awk '
 			else if (!ran) { print "ran nowhere: " name why[name]; bad++ }
 			else good++
 		}
-		for (name in ignored) { sub(/^test /, "", ignored[name]); print ignored[name] }
+		for (name in ignored) { sub(/^test /, "", ignored[name]); print ignored[name]; bad++ }
 		if (good == 0) { print "no tests ran"; bad++ }
 		print skips " skipped on one machine, and run on another"
 		print good " passed, " bad " failed"

@@ -7,6 +7,7 @@
 #[allow(dead_code, unused_imports)]
 mod harness;
 
+mod apparmor;
 mod binds;
 mod capabilities;
 mod cgroups;
@@ -26,6 +27,7 @@ mod rootfs;
 mod rootless;
 mod seal;
 mod seccomp;
+mod selinux;
 mod stuck;
 mod tty;
 mod update;

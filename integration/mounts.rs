@@ -330,23 +330,6 @@ fn few_descriptors_are_enough() {
     assert!(out.code == 0 || out.stderr.contains("RLIMIT_NOFILE"), "{out}");
 }
 
-/// linux.mountLabel: the context of what is mounted new.
-#[test]
-#[ignore = "needs a policy of SELinux, which neither this machine nor the test bed has"]
-fn new_file_systems_have_the_label() {
-    let label = "system_u:object_r:tmp_t:s0:c1,c2";
-    let c = Container::with(["mountinfo"], |config| {
-        config["linux"]["mountLabel"] = json!(label);
-        add(config, tmpfs(&["size=64k"]));
-    });
-    fs::create_dir(c.rootfs().join("mnt")).unwrap();
-    let out = c.run().ok();
-    for path in ["/dev", "/dev/pts", "/dev/shm", "/mnt"] {
-        let line = out.stdout.lines().find(|l| l.split(' ').nth(4) == Some(path)).unwrap();
-        assert!(line.contains("tmp_t:s0:c1,c2"), "{line}");
-    }
-}
-
 /// In an outer container with masked paths the kernel refuses a new procfs: the error names a mask.
 #[test]
 fn a_refused_procfs_says_what_is_in_its_way() {

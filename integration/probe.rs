@@ -81,6 +81,7 @@ fn act(words: &[&str]) -> io::Result<()> {
         }
         "mountinfo" => io::stdout().write_all(&fs::read("/proc/self/mountinfo")?)?,
         "statfs" => statfs(arg(0))?,
+        "xattr" => xattr(arg(0), arg(1))?,
         // Itself.
         "pid" => {
             // SAFETY: takes nothing.
@@ -304,6 +305,16 @@ fn stat(path: &str) -> io::Result<()> {
         meta.gid(),
         meta.len()
     ));
+    Ok(())
+}
+
+fn xattr(path: &str, name: &str) -> io::Result<()> {
+    let (path, name) = (CString::new(path)?, CString::new(name)?);
+    let mut value = [0u8; 256];
+    // SAFETY: two texts and an array that live, with the length of the array.
+    let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    let length = result(length as i64)? as usize;
+    say(&format!("xattr {}", String::from_utf8_lossy(&value[..length]).trim_end_matches('\0')));
     Ok(())
 }
 

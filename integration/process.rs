@@ -165,33 +165,3 @@ fn without_a_new_keyring_the_callers_stays() {
     let out = c.command("run", ["--no-new-keyring", "--bundle"]).arg(c.bundle()).arg(&c.id).run();
     assert!(!out.stdout.contains(";_ses."), "{out}");
 }
-
-#[test]
-fn a_profile_of_apparmor_needs_apparmor() {
-    if missing(&[Need::AppArmor]).is_none() {
-        skip!("AppArmor is on");
-    }
-    let c = process(&["label"], "apparmorProfile", json!("docker-default"));
-    c.run().fails("pparmor");
-    c.nothing_left();
-}
-
-#[test]
-fn a_profile_of_apparmor_that_is_not_loaded_is_told() {
-    needs!(Need::AppArmor);
-    process(&["label"], "apparmorProfile", json!("vessel-no-such-profile")).run().fails("vessel-no-such-profile");
-    process(&["label"], "apparmorProfile", json!("unconfined")).run().ok().line("apparmor/current unconfined");
-}
-
-#[test]
-fn a_label_of_selinux_needs_selinux() {
-    deviates!("crun", "passes it over where it is off");
-    if missing(&[Need::Selinux]).is_none() {
-        skip!("SELinux is on");
-    }
-    let c = process(&["label"], "selinuxLabel", json!("system_u:system_r:container_t:s0"));
-    let out = c.run();
-    assert_ne!(out.code, 0, "{out}");
-    assert!(out.stderr.to_lowercase().contains("selinux"), "{out}");
-    c.nothing_left();
-}
