@@ -234,6 +234,25 @@ fn podman_gives_what_its_flags_ask_for() {
 }
 
 #[test]
+fn podman_changes_limits_of_a_container_that_runs() {
+    needs!(Need::Program("podman"), Need::Controller("memory"), Need::Controller("cpu"));
+    let podman = Engine::podman();
+    podman.run(&["-d", "--name", "one", "--memory", "64m"], &["sleep"]).run().ok();
+    let pid = podman.act(&["inspect", "--format", "{{.State.Pid}}", "one"]).ok().stdout.trim().parse().unwrap();
+    podman.act(&["update", "--memory", "32m", "--cpu-period", "200000", "--cpu-quota", "50000", "one"]).ok();
+    let file = |controller, name| fs::read_to_string(Container::cgroup_of(pid, controller).join(name)).unwrap();
+    if Path::new(CGROUP_ROOT).join("cgroup.controllers").exists() {
+        assert_eq!(file("memory", "memory.max"), "33554432\n");
+        assert_eq!(file("cpu", "cpu.max"), "50000 200000\n");
+    } else {
+        assert_eq!(file("memory", "memory.limit_in_bytes"), "33554432\n");
+        assert_eq!(file("cpu", "cpu.cfs_quota_us"), "50000\n");
+        assert_eq!(file("cpu", "cpu.cfs_period_us"), "200000\n");
+    }
+    podman.act(&["rm", "--force", "--time", "0", "one"]).ok();
+}
+
+#[test]
 fn podman_gives_all_rights_or_an_init() {
     needs!(Need::Program("podman"), Need::Program("catatonit"));
     let podman = Engine::podman();

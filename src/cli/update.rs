@@ -9,7 +9,6 @@ use super::lex::value;
 use super::verb::{Call, Count, Verb};
 use crate::container::{self, UpdateRequest};
 use crate::error::{Context, Error, Result};
-use crate::log;
 
 pub(super) const VERB: Verb = Verb {
     name: "update",
@@ -79,10 +78,6 @@ fn run(call: &Call) -> Result<i32> {
         Some(path) => read(path.as_os_str())?,
         None => from_flags(call)?,
     };
-    let memory = &resources["memory"];
-    if ["kernel", "kernelTCP"].iter().any(|name| memory.get(name).is_some()) {
-        log::warn("Kernel memory settings are ignored and will be removed");
-    }
     container::update(&call.host, &UpdateRequest { id: call.id(), resources })?;
     Ok(0)
 }
