@@ -374,7 +374,9 @@ fn io_v2(io: &LinuxBlockIo, writes: &mut Vec<Write>) {
     }
     for (field, _, key, devices) in throttles(io) {
         for (index, device) in devices.iter().flatten().enumerate() {
-            let line = format!("{}:{} {key}={}", device.major(), device.minor(), device.rate());
+            // 0 is no limit in the configuration, and refused by the kernel.
+            let rate = if device.rate() == 0 { "max".to_string() } else { device.rate().to_string() };
+            let line = format!("{}:{} {key}={rate}", device.major(), device.minor());
             writes.push(Write::new(&format!("blockIO.{field}[{index}]"), "io", "io.max", line));
         }
     }
@@ -506,15 +508,23 @@ mod tests {
             (
                 r#"{"blockIO":{"weight":500,"leafWeight":10,"weightDevice":[{"major":8,"minor":0,"weight":1000}],
                 "throttleReadBpsDevice":[{"major":8,"minor":0,"rate":9}],
+                "throttleWriteBpsDevice":[{"major":8,"minor":0,"rate":0}],
                 "throttleWriteIOPSDevice":[{"major":8,"minor":1,"rate":8}]}}"#,
                 &[
                     "blkio.weight=500",
                     "blkio.leaf_weight=10",
                     "blkio.weight_device=8:0 1000",
                     "blkio.throttle.read_bps_device=8:0 9",
+                    "blkio.throttle.write_bps_device=8:0 0",
                     "blkio.throttle.write_iops_device=8:1 8",
                 ],
-                &["io.bfq.weight=500", "io.bfq.weight=8:0 1000", "io.max=8:0 rbps=9", "io.max=8:1 wiops=8"],
+                &[
+                    "io.bfq.weight=500",
+                    "io.bfq.weight=8:0 1000",
+                    "io.max=8:0 rbps=9",
+                    "io.max=8:0 wbps=max",
+                    "io.max=8:1 wiops=8",
+                ],
             ),
             (
                 r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4}]}"#,
