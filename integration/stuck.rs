@@ -133,3 +133,36 @@ fn the_program_ignores_no_signal_that_its_caller_does() {
     let ignored = u64::from_str_radix(&out.value("SigIgn"), 16).unwrap();
     assert_eq!(ignored & (interrupt | quit), 0, "{out}");
 }
+
+#[test]
+fn an_ordinary_user_raises_the_oom_score_of_exec_too() {
+    let mut c = Container::rootless(["sleep"]);
+    c.edit(|config| config["process"]["oomScoreAdj"] = json!(321));
+    c.started();
+    c.exec(["oom"]).ok().line("oom 321");
+}
+
+#[test]
+fn an_ordinary_user_joins_the_namespaces_of_a_pod() {
+    let pod = Container::rootless(["sleep"]);
+    pod.started();
+    let pid = pod.pid();
+    let mut c = Container::rootless(["oom"]);
+    c.edit(|config| {
+        config["process"]["oomScoreAdj"] = json!(321);
+        for namespace in config["linux"]["namespaces"].as_array_mut().unwrap() {
+            let kind = namespace["type"].as_str().unwrap().to_owned();
+            let file = match kind.as_str() {
+                "network" => "net",
+                "mount" | "cgroup" => continue,
+                other => other,
+            };
+            namespace["path"] = json!(format!("/proc/{pid}/ns/{file}"));
+        }
+        let linux = config["linux"].as_object_mut().unwrap();
+        linux.remove("uidMappings");
+        linux.remove("gidMappings");
+        config.as_object_mut().unwrap().remove("hostname");
+    });
+    c.run().ok().line("oom 321");
+}
