@@ -150,7 +150,7 @@ fn open_process(pid: i32) -> Option<OwnedFd> {
 /// See [`Cgroup::remove`].
 pub(super) fn remove(cgroup: &Cgroup) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    let mut killed = false;
+    let mut killed = BTreeSet::new();
     let mut first = None;
     for dir in cgroup.dirs.iter().rev() {
         if let Err(e) = remove_dir(cgroup, &dir.directory(), &mut killed, deadline) {
@@ -161,7 +161,7 @@ pub(super) fn remove(cgroup: &Cgroup) -> Result<()> {
 }
 
 /// Removes one directory, in the common case by one system call.
-fn remove_dir(cgroup: &Cgroup, path: &Path, killed: &mut bool, deadline: Instant) -> Result<()> {
+fn remove_dir(cgroup: &Cgroup, path: &Path, killed: &mut BTreeSet<i32>, deadline: Instant) -> Result<()> {
     let mut pause = Duration::from_micros(200);
     loop {
         match rustix::fs::rmdir(path) {
@@ -182,8 +182,9 @@ fn remove_dir(cgroup: &Cgroup, path: &Path, killed: &mut bool, deadline: Instant
             let list: Vec<_> = left.iter().take(10).map(i32::to_string).collect();
             return Err(if list.is_empty() { e } else { e.hint(format!("processes left: {}", list.join(", "))) });
         }
-        if !left.is_empty() && !*killed {
-            *killed = true;
+        // `exec` may bring more in meanwhile.
+        if left.iter().any(|pid| !killed.contains(pid)) {
+            killed.extend(&left);
             kill(cgroup, libc::SIGKILL)?;
         }
         match left.first() {

@@ -20,6 +20,8 @@ pub const NAME: &str = "start";
 pub fn make(dir: &OwnedFd) -> Result<OwnedFd> {
     let cannot = || "cannot make the start gate's socket";
     let gate = unix_socket().context(cannot)?;
+    // Only who may start the container may call, whatever the caller's umask.
+    rustix::fs::fchmod(&gate, rustix::fs::Mode::RWXU).context(cannot)?;
     bind(gate.as_raw_fd(), &address(dir).context(cannot)?).context(cannot)?;
     listen(&gate, Backlog::new(1).context(cannot)?).context(cannot)?;
     Ok(gate)
