@@ -3,7 +3,8 @@
 
 use serde_json::json;
 
-use crate::harness::{Cmd, Container, receive_fd, runtime};
+use crate::harness::{Cmd, Container, Need, receive_fd, runtime};
+use crate::needs;
 
 /// Seconds that a command may take at most.
 const PATIENCE: u64 = 8;
@@ -165,4 +166,26 @@ fn an_ordinary_user_joins_the_namespaces_of_a_pod() {
         config.as_object_mut().unwrap().remove("hostname");
     });
     c.run().ok().line("oom 321");
+}
+
+/// CVE-2016-9962: what a process of exec has open before it becomes the program is nothing for the container.
+#[test]
+fn exec_shows_the_container_nothing_of_the_host() {
+    needs!(Need::Busybox);
+    let mut c = Container::new(["sleep"]);
+    c.busybox();
+    // What leads out of the container, but for programs and the streams.
+    let links = ["fd/[3-9]*", "fd/[1-9][0-9]*", "cwd", "root"].map(|link| format!("/proc/[0-9]*/{link}")).join(" ");
+    let script = format!(
+        "exec 2>/dev/null; echo ready; while :; do for f in {links}; do
+        t=$(/bin/busybox readlink $f) && case $t in /|/proc|/proc/*|pipe:*) ;; *) echo seen $f $t;; esac; done; done"
+    );
+    c.edit(|config| config["process"]["args"] = json!(["/bin/sh", "-c", script]));
+    c.create_with(c.create_cmd().stdin("")).ok();
+    c.start().ok();
+    c.wait_for("ready");
+    for _ in 0..30 {
+        c.exec(["echo", "x"]).ok();
+    }
+    assert!(!c.stdout().contains("seen"), "{}", c.stdout());
 }
