@@ -52,7 +52,7 @@ fn what_breaks_a_rule_is_refused_with_its_place() {
         ("/linux/uidMappings", json!([{"containerID": 0, "hostID": 0, "size": 1}]), "linux.uidMappings: "),
         ("/linux/timeOffsets", json!({"monotonic": {"secs": 1}}), "linux.timeOffsets: "),
         ("/linux/rootfsPropagation", json!("foo"), "linux.rootfsPropagation: "),
-        ("/linux/netDevices", json!({"eth0": {"name": "eth1"}}), "linux.netDevices: "),
+        ("/linux/netDevices", json!({"eth0": {"name": "a/b"}}), "linux.netDevices"),
         ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt: "),
     ] {
         c.config = good.clone();

@@ -22,6 +22,7 @@ mod hooks;
 mod lifecycle;
 mod mounts;
 mod namespaces;
+mod netdevices;
 mod process;
 mod rootfs;
 mod rootless;

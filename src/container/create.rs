@@ -20,7 +20,7 @@ use crate::namespaces::{self, Plan};
 use crate::security::{capabilities, seccomp};
 use crate::spec::{self, Config};
 use crate::sys::proc::Proc;
-use crate::{attrs, console, idmap, log, rootfs, sys};
+use crate::{attrs, console, idmap, log, net, rootfs, sys};
 
 /// A container that was made: init waits at the gate.
 #[derive(Debug)]
@@ -260,6 +260,7 @@ impl Parent<'_> {
                 }
                 Some((Report::Hooks, _)) => {
                     self.send_filter()?;
+                    self.net_devices()?;
                     self.hooks()?;
                     self.channel.send(&Order::HooksDone)?;
                 }
@@ -309,6 +310,12 @@ impl Parent<'_> {
             idmap::check_groups(groups, gids, privileged)?;
         }
         idmap::write(self.proc, self.state.init_process_pid, uids, gids, privileged)
+    }
+
+    /// Before the hooks, which may set the devices up.
+    fn net_devices(&self) -> Result<()> {
+        let devices = self.spec.linux().as_ref().and_then(|l| l.net_devices().as_ref());
+        devices.map_or(Ok(()), |devices| net::Devices::new(devices).move_to(self.state.init_process_pid))
     }
 
     fn hooks(&self) -> Result<()> {

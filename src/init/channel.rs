@@ -42,7 +42,7 @@ pub enum Report {
     Pid(i32),
     /// The user namespace needs its mappings.
     MapIds,
-    /// Hooks of the runtime are due.
+    /// The mounts are there: network devices and hooks of the runtime are due.
     Hooks,
     /// The mount of this number, the tree of which comes with the message, needs its ids mapped by outer rights.
     MapMount(usize),

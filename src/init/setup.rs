@@ -119,14 +119,14 @@ fn names(spec: &Spec) -> Result<()> {
 }
 
 fn run_hooks(setup: &Setup<'_>, orders: &mut Orders) -> Result<()> {
-    let Some(hooks) = setup.spec.hooks() else { return Ok(()) };
-    if runtime_hooks_due(hooks) {
+    let devices = setup.spec.linux().as_ref().and_then(|l| l.net_devices().as_ref()).is_some_and(|d| !d.is_empty());
+    if devices || setup.spec.hooks().as_ref().is_some_and(runtime_hooks_due) {
         match orders.ask(&Report::Hooks)? {
             Order::HooksDone => {}
             other => return Err(unexpected(&other)),
         }
     }
-    match hooks.create_container().as_deref() {
+    match setup.spec.hooks().as_ref().and_then(|hooks| hooks.create_container().as_deref()) {
         None | Some([]) => Ok(()),
         Some(hooks) => {
             setup.rootfs.change_into()?;

@@ -98,7 +98,7 @@ pub fn document() -> Value {
             "intelRdt": {"enabled": false},
             "memoryPolicy": {"modes": MEMORY_MODES, "flags": MEMORY_FLAGS},
             "mountExtensions": {"idmap": {"enabled": true}},
-            "netDevices": {"enabled": false},
+            "netDevices": {"enabled": true},
         },
         "potentiallyUnsafeConfigAnnotations": [super::KEEP_GROUPS],
         "annotations": {

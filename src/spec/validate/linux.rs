@@ -1,10 +1,11 @@
 //! The rules for `linux` (config-linux.md), without its resources.
 
+use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use oci_spec::runtime::{
-    Linux, LinuxDeviceType, LinuxIdMapping, LinuxMemoryPolicy, LinuxNamespace, LinuxNamespaceType,
+    Linux, LinuxDeviceType, LinuxIdMapping, LinuxMemoryPolicy, LinuxNamespace, LinuxNamespaceType, LinuxNetDevice,
     MemoryPolicyFlagType, MemoryPolicyModeType,
 };
 
@@ -47,11 +48,46 @@ pub(super) fn check(faults: &mut Faults, linux: &Linux) {
     if let Some(policy) = linux.memory_policy() {
         memory_policy(faults, policy);
     }
-    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        faults.add("linux.netDevices", "network devices are not supported by this version of vessel");
+    if let Some(devices) = linux.net_devices().as_ref().filter(|devices| !devices.is_empty()) {
+        net_devices(faults, linux, devices);
     }
     if linux.intel_rdt().is_some() {
         faults.add("linux.intelRdt", "Intel RDT is not supported by this version of vessel");
+    }
+}
+
+fn net_devices(faults: &mut Faults, linux: &Linux, devices: &HashMap<String, LinuxNetDevice>) {
+    if !has(linux, LinuxNamespaceType::Network) {
+        faults.add("linux.netDevices", "unable to move network devices without a private NET namespace");
+    }
+    let mut names: Vec<_> = devices.iter().collect();
+    names.sort_by_key(|(name, _)| *name);
+    let mut seen = Vec::new();
+    for (name, device) in names {
+        let new = device.name().as_deref().filter(|name| !name.is_empty());
+        if let Some(fault) = device_name_fault(name, false) {
+            faults.add("linux.netDevices", fault);
+        }
+        if let Some(fault) = new.and_then(|new| device_name_fault(new, true)) {
+            faults.add(format!("linux.netDevices.{name}.name"), fault);
+        }
+        let new = new.unwrap_or(name);
+        if seen.contains(&new) && !new.contains("%d") {
+            faults.add("linux.netDevices", format!("two devices are to be {new:?}"));
+        }
+        seen.push(new);
+    }
+}
+
+/// What is wrong with the name of a device. In a new name, one `%d` stands for the first free number.
+fn device_name_fault(name: &str, new: bool) -> Option<String> {
+    let plain = if new { name.replacen("%d", "", 1) } else { name.to_string() };
+    let bad = |c: char| c == '/' || c == ':' || c == '%' || c.is_whitespace();
+    match () {
+        () if name.is_empty() || name == "." || name == ".." => Some(format!("{name:?} is no name of a device")),
+        () if name.len() > 15 => Some(format!("{name:?} has more than 15 bytes")),
+        () if plain.contains(bad) => Some(format!("{name:?} has a character that names of devices cannot have")),
+        () => None,
     }
 }
 
@@ -305,7 +341,24 @@ mod tests {
                 "linux.devices[1].path: is the path of",
             ),
             ("/linux/rootfsPropagation", json!("foo"), "linux.rootfsPropagation: \"foo\" is not one of"),
-            ("/linux/netDevices", json!({"eth0": {}}), "linux.netDevices: network devices are not supported"),
+            ("/linux/netDevices", json!({"a/b": {}}), "linux.netDevices: \"a/b\" has a character"),
+            ("/linux/netDevices", json!({"eth%d": {}}), "linux.netDevices: \"eth%d\" has a character"),
+            ("/linux/netDevices", json!({"..": {}}), "linux.netDevices: \"..\" is no name"),
+            (
+                "/linux/netDevices",
+                json!({"a": {"name": "sixteen-letters-"}}),
+                "linux.netDevices.a.name: \"sixteen-letters-\" has more than 15 bytes",
+            ),
+            (
+                "/linux/netDevices",
+                json!({"a": {"name": "e%d%d"}}),
+                "linux.netDevices.a.name: \"e%d%d\" has a character",
+            ),
+            (
+                "/linux/netDevices",
+                json!({"a": {"name": "b"}, "b": {}}),
+                "linux.netDevices: two devices are to be \"b\"",
+            ),
             ("/linux/intelRdt", json!({"closID": "a"}), "linux.intelRdt: Intel RDT is not supported"),
             (
                 "/linux/memoryPolicy",

@@ -1,4 +1,9 @@
-//! Network: the loopback device of a new network namespace.
+//! Network: the loopback device of a new network namespace, and devices that move into one.
+
+mod devices;
+mod netlink;
+
+pub use devices::Devices;
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
