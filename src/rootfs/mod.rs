@@ -148,7 +148,11 @@ impl Plan {
     fn mount_all(&mut self, map: &mut dyn FnMut(usize, &OwnedFd) -> Result<()>) -> Result<()> {
         // Nothing done here may reach the host, not even the unmounting of the old root.
         rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-            .context(|| "cannot make the mounts of the new namespace slaves of the host's")?;
+            .context(|| "cannot make the mounts of the new namespace slaves of the host's")
+            .map_err(|e| match e.errno() {
+                libc::EINVAL => e.hint("/ is no mount point here: under chroot(8), bind the directory on itself first"),
+                _ => e,
+            })?;
         self.open_late()?;
         let inside = self.attach_root().context(|| format!("root.path: cannot mount {}", self.root.0.display()))?;
         for (i, mount) in self.mounts.iter_mut().enumerate() {
