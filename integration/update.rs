@@ -98,6 +98,12 @@ fn a_quota_or_period_alone_keeps_the_other() {
         has(&c, &[("cpu", "cpu.cfs_quota_us", quota, "cpu.max", max)]);
         has(&c, &[("cpu", "cpu.cfs_period_us", period, "", "")]);
     }
+    if v2() && runtime_kind() == "vessel" {
+        // What was set by the file's own name holds too.
+        update_with(&c, &json!({"unified": {"cpu.max": "70000 100000"}})).ok();
+        update(&c, &["--cpu-period", "200000"]).ok();
+        has(&c, &[("cpu", "", "", "cpu.max", "70000 200000")]);
+    }
 }
 
 #[test]

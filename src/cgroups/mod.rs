@@ -125,6 +125,11 @@ impl Cgroup {
         apply::update(self, resources, pids_limit)
     }
 
+    /// The quota (-1 for none) and the period that hold now on v2, which the kernel takes together only.
+    pub fn cpu_max(&self) -> Option<(i64, u64)> {
+        apply::cpu_max(self)
+    }
+
     /// Denies all devices but those that `linux.resources.devices` allows and those that every container gets (null,
     /// zero, full, random, urandom, tty, ptmx, pts, net/tun; making nodes). Where a rootless caller, or one in a user
     /// namespace, has no right to do so, nothing is restricted: such a container has no access to devices by itself.

@@ -3,7 +3,7 @@
 //! Resources are handled as JSON in the shape of `linux.resources`, in which what was not named can be told from what
 //! is 0, and a change is laid over what holds.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::state::Status;
 use super::{Host, UpdateRequest, store};
@@ -21,9 +21,9 @@ pub(super) fn update(host: &Host, request: &UpdateRequest) -> Result<()> {
         Some(resources) => resources,
         None => configured(&entry.config()?)?,
     };
-    let Change { writes, all } = Change::new(old, request.resources.clone())?;
-    let resources = spec::parse_resources(&writes)?;
     let cgroup = &state.vessel.cgroup;
+    let Change { writes, all } = Change::new(old, request.resources.clone(), || cgroup.cpu_max())?;
+    let resources = spec::parse_resources(&writes)?;
     for warning in cgroup.ignored(&resources) {
         log::warn(&warning);
     }
@@ -60,7 +60,8 @@ const ZERO_IS_UNSET: [(&str, &[&str]); 3] = [
 ];
 
 impl Change {
-    fn new(mut old: Value, mut asked: Value) -> Result<Change> {
+    /// `cpu_max` gives the quota and the period that hold, where the kernel takes the two together.
+    fn new(mut old: Value, mut asked: Value, cpu_max: impl FnOnce() -> Option<(i64, u64)>) -> Result<Change> {
         drop_unset(&mut asked);
         let Some(map) = asked.as_object_mut() else { return Err(Error::new("the resources are not a JSON object")) };
         // Rules of devices stay as they are: others (GPU plug-ins) may have added theirs.
@@ -72,9 +73,10 @@ impl Change {
             }
         }
         let mut writes = asked.clone();
-        for (part, pair) in [("memory", ["limit", "swap"]), ("cpu", ["quota", "period"])] {
-            complete(&mut writes, &old, part, pair);
-        }
+        complete(&mut writes, "memory", ["limit", "swap"], || old.get("memory").cloned());
+        complete(&mut writes, "cpu", ["quota", "period"], || {
+            cpu_max().map(|(quota, period)| json!({ "quota": quota, "period": period }))
+        });
         if !old.is_object() {
             old = Value::Object(Map::new());
         }
@@ -102,17 +104,16 @@ fn drop_nulls(value: &mut Value) {
     }
 }
 
-/// Adds the other of two values that the kernel takes together, from what holds.
-fn complete(writes: &mut Value, old: &Value, part: &str, pair: [&str; 2]) {
+/// Adds the other of two values that go together, from what holds.
+fn complete(writes: &mut Value, part: &str, pair: [&str; 2], held: impl FnOnce() -> Option<Value>) {
     let Some(map) = writes.get_mut(part).and_then(Value::as_object_mut) else { return };
-    for (here, other) in [(pair[0], pair[1]), (pair[1], pair[0])] {
-        if map.contains_key(here)
-            && !map.contains_key(other)
-            && let Some(value) = old.get(part).and_then(|part| part.get(other)).filter(|value| !value.is_null())
-        {
-            map.insert(other.to_string(), value.clone());
-            return;
-        }
+    let other = match pair.map(|name| map.contains_key(name)) {
+        [true, false] => pair[1],
+        [false, true] => pair[0],
+        _ => return,
+    };
+    if let Some(value) = held().and_then(|held| held.get(other).cloned()).filter(|value| !value.is_null()) {
+        map.insert(other.to_string(), value);
     }
 }
 
@@ -147,12 +148,10 @@ fn identity(item: &Value) -> Option<[Option<&Value>; 2]> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn change(old: Value, asked: Value) -> (Value, Value) {
-        let Change { writes, all } = Change::new(old, asked).unwrap();
+        let Change { writes, all } = Change::new(old, asked, || Some((500, 1000))).unwrap();
         (writes, all)
     }
 
@@ -160,16 +159,12 @@ mod tests {
     fn what_goes_together_is_written_together() {
         for (old, asked, writes) in [
             (
-                json!({"cpu": {"quota": 500, "period": 1000, "shares": 5}}),
+                json!({"cpu": {"quota": 7, "shares": 5}}),
                 json!({"cpu": {"period": 900}}),
                 json!({"cpu": {"quota": 500, "period": 900}}),
             ),
-            (
-                json!({"cpu": {"quota": 500, "period": 1000}}),
-                json!({"cpu": {"quota": -1, "period": 0}}),
-                json!({"cpu": {"quota": -1, "period": 1000}}),
-            ),
-            (json!({"cpu": {"quota": null}}), json!({"cpu": {"period": 900}}), json!({"cpu": {"period": 900}})),
+            (Value::Null, json!({"cpu": {"quota": -1, "period": 0}}), json!({"cpu": {"quota": -1, "period": 1000}})),
+            (Value::Null, json!({"cpu": {"quota": 1, "period": 2}}), json!({"cpu": {"quota": 1, "period": 2}})),
             (json!({"cpu": {"quota": 5}}), json!({"cpu": {"shares": 7}}), json!({"cpu": {"shares": 7}})),
             (
                 json!({"memory": {"limit": 10, "swap": 20}}),
@@ -180,6 +175,11 @@ mod tests {
                 json!({"memory": {"limit": 10, "swap": 20}}),
                 json!({"memory": {"limit": -1}}),
                 json!({"memory": {"limit": -1}}),
+            ),
+            (
+                json!({"memory": {"limit": 15, "swap": null}}),
+                json!({"memory": {"limit": 20}}),
+                json!({"memory": {"limit": 20}}),
             ),
             (Value::Null, json!({"memory": {"swap": 15}}), json!({"memory": {"swap": 15}})),
             (Value::Null, json!({"pids": {"limit": 0}, "devices": [1]}), json!({"pids": {"limit": 0}})),
@@ -211,7 +211,7 @@ mod tests {
         ] {
             assert_eq!(change(old, asked.clone()).1, all, "{asked}");
         }
-        assert!(Change::new(Value::Null, json!([])).is_err());
+        assert!(Change::new(Value::Null, json!([]), || None).is_err());
     }
 
     #[test]
