@@ -389,3 +389,25 @@ fn a_create_that_is_killed_leaves_only_what_delete_removes() {
     }
     c.nothing_left();
 }
+
+/// Two containers may not share a cgroup; and a second one that is killed while it finds that out must not give
+/// `delete --force` a claim on the processes of the first.
+#[test]
+fn delete_of_a_killed_create_spares_a_cgroup_of_others() {
+    deviates!("runc", "it keeps no state before the cgroup is made");
+    deviates!("crun", "it shares cgroups");
+    let first = Container::new(["sleep"]);
+    first.started();
+    let second = Container::with(["sleep"], |config| {
+        config["linux"]["cgroupsPath"] = json!(first.cgroups_path());
+    });
+    for step in 0..15 {
+        let mut create = second.create_cmd().spawn();
+        std::thread::sleep(std::time::Duration::from_micros(step * 500));
+        // It may have failed by itself before that.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(create.pid()), nix::sys::signal::Signal::SIGKILL);
+        create.wait();
+        second.command("delete", ["--force", &second.id]).run().ok();
+        assert_eq!(first.status(), "running");
+    }
+}

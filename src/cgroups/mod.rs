@@ -207,6 +207,13 @@ impl Cgroup {
         processes::remove(self)
     }
 
+    /// Removes the directories that hold neither processes nor cgroups, and touches no other.
+    pub fn remove_unused(&self) {
+        for dir in &self.dirs {
+            let _ = rustix::fs::rmdir(dir.directory());
+        }
+    }
+
     /// Whether any directory of it exists.
     pub fn exists(&self) -> bool {
         self.dirs.iter().any(|dir| dir.directory().exists())

@@ -72,7 +72,6 @@ impl Globals {
             root_given,
             driver: self.driver()?,
             rootless: rootless.map_or(Ok(None), |text| bool_or_auto(&text))?,
-            debug: self.debug,
         })
     }
 

@@ -128,6 +128,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     let resources = linux.resources().as_ref();
     cgroup.create(resources, config.pids_limit)?;
     // Not before: a cgroup that was there already belongs to others.
+    entry.claim_cgroup()?;
     rollback.cgroup = Some(cgroup.clone());
     cgroup.apply(resources, config.pids_limit)?;
     if let Some(uid) = cgroup_owner(&config.spec, &plan) {

@@ -68,7 +68,12 @@ pub(super) fn end(state: &State) -> Result<()> {
 /// Removes the cgroup (ending what is left in it) and the state; then runs the poststop hooks, whose failures are no
 /// reason to stop (runtime.md, "Lifecycle").
 pub(super) fn destroy(entry: &Entry, state: &State) -> Result<()> {
-    state.vessel.cgroup.remove()?;
+    if entry.owns_cgroup() {
+        state.vessel.cgroup.remove()?;
+    } else {
+        // A creation that was cut off before the cgroup was known to be nobody else's.
+        state.vessel.cgroup.remove_unused();
+    }
     entry.remove()?;
     let oci = state.oci("stopped").to_string();
     for failure in hooks::run_all(Kind::Poststop, &state.vessel.poststop, &oci) {

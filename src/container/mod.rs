@@ -31,8 +31,6 @@ pub struct Host {
     pub driver: Driver,
     /// `--rootless`: whether missing rights on cgroups are passed over; none: decided by who the caller is.
     pub rootless: Option<bool>,
-    /// `--debug`.
-    pub debug: bool,
 }
 
 /// Arguments of `create`, and of `run`.

@@ -23,6 +23,9 @@ pub(super) struct Entry {
     dir: OwnedFd,
 }
 
+/// What config.json is called until the cgroup is the container's own.
+const UNCLAIMED: &str = ".config.json";
+
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// A container's name: what runc allows.
@@ -148,9 +151,20 @@ impl Entry {
         self.read("config.json")
     }
 
-    /// Keeps the configuration.
+    /// Keeps the configuration, under a name that [`Entry::claim_cgroup`] changes.
     pub(super) fn write_config(&self, text: &str) -> Result<()> {
-        write(&self.dir, "config.json", text.as_bytes()).context(|| self.path.display())
+        write(&self.dir, UNCLAIMED, text.as_bytes()).context(|| self.path.display())
+    }
+
+    /// Notes that the cgroup is this container's own. Until then the one at that path may be another's, whose processes
+    /// no `delete --force` may end.
+    pub(super) fn claim_cgroup(&self) -> Result<()> {
+        rustix::fs::renameat(&self.dir, UNCLAIMED, &self.dir, "config.json").context(|| self.path.display())
+    }
+
+    /// Whether the cgroup is this container's own.
+    pub(super) fn owns_cgroup(&self) -> bool {
+        rustix::fs::statat(&self.dir, "config.json", AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// Writes the state: a reader sees the old one or the new one.
@@ -174,7 +188,7 @@ impl Entry {
 
     /// Removes the directory with everything in it. Nothing in it comes from a container.
     pub(super) fn remove(&self) -> Result<()> {
-        for name in ["state.json", ".state.json", "config.json", gate::NAME] {
+        for name in ["state.json", ".state.json", "config.json", UNCLAIMED, gate::NAME] {
             match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
                 Ok(()) | Err(rustix::io::Errno::NOENT) => {}
                 Err(e) => {

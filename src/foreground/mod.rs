@@ -4,7 +4,7 @@ mod terminal;
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -33,7 +33,6 @@ const LEFT_ALONE: [Signal; 9] = [
 #[derive(Debug)]
 pub struct Signals {
     fd: SignalFd,
-    before: SigSet,
 }
 
 impl Signals {
@@ -50,13 +49,8 @@ impl Signals {
             rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
                 .context(|| "cannot become a subreaper")?;
         }
-        let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK).context(|| "cannot block signals")?;
-        Ok(Signals { fd, before })
-    }
-
-    /// In the child: restores the signal mask that the caller had.
-    pub fn restore(&self) -> Result<()> {
-        self.before.thread_set_mask().context(|| "cannot restore the signal mask")
+        set.thread_block().context(|| "cannot block signals")?;
+        Ok(Signals { fd })
     }
 
     /// The next signal that has come, if any.

@@ -213,8 +213,8 @@ fn ask_for_ids(orders: &mut Orders) -> Result<()> {
 }
 
 /// Takes the ids of the user namespace's root; files in /proc/self belong to them again afterwards.
-fn become_root() -> Result<()> {
-    let cannot = || "cannot become root of the user namespace (linux.uidMappings and linux.gidMappings must map 0)";
+pub(super) fn become_root() -> Result<()> {
+    let cannot = || "cannot become root of the user namespace (its mappings must map 0)";
     rustix::thread::set_thread_gid(rustix::fs::Gid::ROOT).context(cannot)?;
     rustix::thread::set_thread_uid(rustix::fs::Uid::ROOT).context(cannot)?;
     Ok(())

@@ -74,7 +74,7 @@ fn ladder(
             .context(|| format!("cannot join the container's namespaces ({})", crate::namespaces::names(kinds)))?;
     }
     if kinds.contains(CloneFlags::CLONE_NEWUSER) {
-        become_root()?;
+        super::bootstrap::become_root()?;
     }
     if needs_intermediate(kinds) {
         super::bootstrap::sibling(CloneFlags::empty(), orders)
@@ -98,11 +98,4 @@ fn ladder(
         crate::attrs::affinity::apply(cpus).context(|| "process.execCPUAffinity.final")?;
     }
     finish::execute(ready, &join.program, |_| Ok(()), orders) // 8, 9
-}
-
-fn become_root() -> Result<()> {
-    let cannot = || "cannot become root of the container's user namespace";
-    rustix::thread::set_thread_gid(rustix::fs::Gid::ROOT).context(cannot)?;
-    rustix::thread::set_thread_uid(rustix::fs::Uid::ROOT).context(cannot)?;
-    Ok(())
 }
