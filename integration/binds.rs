@@ -18,7 +18,6 @@ fn a_bind_mount_has_the_options_that_it_asks_for() {
         ("bind strictatime", "", "relatime noatime"),
         ("bind nodiratime", "nodiratime relatime", "noatime"),
         ("bind norelatime", "relatime", ""),
-        ("bind defaults", "rw", "ro"),
         ("bind sync loud", "rw", ""),
     ] {
         let mut c = shows(json!({}));
@@ -30,6 +29,17 @@ fn a_bind_mount_has_the_options_that_it_asks_for() {
         with.split_whitespace().for_each(|o| assert!(mount.has(o), "{options}: no {o}: {mount:?}"));
         without.split_whitespace().for_each(|o| assert!(!mount.has(o), "{options}: {o}: {mount:?}"));
     }
+}
+
+/// config.md lists the option among those that a runtime must know.
+#[test]
+fn defaults_is_no_option_of_the_file_system() {
+    deviates!("runc", "hands it to the file system");
+    let c = shows(tmpfs(&["defaults"]));
+    let mount = mount_at(&c.run().ok(), "/mnt");
+    assert!(mount.has("rw") && mount.has("relatime") && !mount.has("nosuid"), "{mount:?}");
+    let mount = mount_at(&shows(bind("/dev", &["bind", "defaults"])).run().ok(), "/mnt");
+    assert!(mount.has("rw"), "{mount:?}");
 }
 
 #[test]

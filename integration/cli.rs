@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::deviates;
-use crate::harness::{Cmd, Container, User, runtime};
+use crate::harness::{Cmd, Container, User, runtime, runtime_kind};
 
 fn bare(args: &[&str]) -> Cmd {
     Cmd::new(runtime()).args(args)
@@ -53,7 +53,7 @@ fn a_failure_is_one_json_object_in_the_log() {
 #[test]
 fn an_unknown_command_or_flag_is_an_error() {
     deviates!("crun", "words its error in its own way");
-    deviates!("runc", "old ones answer 0 or 3 here");
+    deviates!("runc", "ends with another code");
     bare(&["foo"]).run().exits(1).fails("No help topic for 'foo'");
     bare(&["spec", "--no-such-flag"]).run().exits(1);
 }
@@ -92,9 +92,11 @@ fn a_wrong_number_of_arguments_shows_the_help_on_standard_output() {
         (&["list", "a"], "\"list\" requires exactly 0 argument(s)"),
     ] {
         let out = bare(args).run().exits(1);
-        assert!(out.stdout.starts_with("Incorrect Usage.\n\nNAME:\n"), "{out}");
+        assert!(out.stdout.starts_with("Incorrect Usage.\n\n"), "{out}");
         // The text format of a log quotes it.
         assert!(out.stderr.replace('\\', "").contains(fault), "{out}");
+        // runc's own help is empty in some versions.
+        assert!(out.stdout.contains("\n\nNAME:\n") || runtime_kind() == "runc", "{out}");
     }
 }
 
@@ -117,7 +119,7 @@ fn repeated_global_flags_are_taken_and_the_last_one_holds() {
 #[test]
 fn the_root_directory_is_no_state_root() {
     deviates!("crun", "takes it");
-    deviates!("runc", "old ones take it");
+    deviates!("runc" before 1.5, "takes it");
     bare(&["--root", "/", "list"]).run().exits(1).fails("Option --root argument should not be set to /");
 }
 
@@ -131,7 +133,7 @@ fn no_container_is_no_line_and_null() {
     assert_eq!(c.command("list", ["--format", "json"]).run().ok().stdout, "null\n");
     c.command("list", ["-f", "xml"]).run().exits(1).fails("invalid format option");
     // A root that was asked for must be there.
-    deviates!("runc", "old ones make it");
+    deviates!("runc" before 1.2, "makes it");
     bare(&["--root"]).arg(c.path("missing")).arg("list").run().exits(1).fails("no such file or directory");
 }
 

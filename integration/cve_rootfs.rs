@@ -131,6 +131,7 @@ fn proc_and_sysfs_are_mounted_on_ordinary_directories_only() {
         }
     }
     // Also where the link is above.
+    deviates!("runc", "takes links above the last part of the path");
     let mut c = Container::new(["echo", "here"]);
     fs::create_dir(c.rootfs().join("inside")).unwrap();
     symlink("inside", c.rootfs().join("way")).unwrap();

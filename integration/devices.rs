@@ -50,6 +50,9 @@ fn devices_are_made_as_configured() {
             {"path": "/dev/null", "type": "u", "major": 1, "minor": 3, "fileMode": 0o600},
             {"path": "/elsewhere", "type": "c", "major": 1, "minor": 5},
         ]);
+        // Only for default devices a rule is implied.
+        let rules = config["linux"]["resources"]["devices"].as_array_mut().unwrap();
+        rules.push(json!({"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm"}));
     });
     let out = c.run().ok();
     out.clone().line("stat /dev/below/disk block mode=0600 uid=0 gid=0 rdev=7:3 size=0");
@@ -94,17 +97,24 @@ fn what_is_there_must_match_the_device() {
 #[test]
 fn in_a_user_namespace_the_nodes_are_the_hosts() {
     let verbs = stat_of_default().into_iter();
-    let writes = ["--", "try-write", "/dev/null", "x", "--", "open", "/dev/zero", "r", "--", "stat", "/dev/own"];
-    let c = Container::with(verbs.chain(writes.map(str::to_owned)), |config| {
-        in_a_user_namespace(config);
-        config["linux"]["devices"] = json!([{"path": "/dev/own", "type": "p"}]);
-    });
+    let writes = ["--", "try-write", "/dev/null", "x", "--", "open", "/dev/zero", "r"];
+    let c = Container::with(verbs.chain(writes.map(str::to_owned)), in_a_user_namespace);
     let out = c.run().ok();
     for (name, number) in DEFAULT {
         let found = out.stdout.lines().any(|l| l.starts_with(&format!("stat /dev/{name} char")) && l.contains(number));
         assert!(found, "{name}: {out}");
     }
     out.clone().line("write ok 0").line("open ok 0");
+}
+
+#[test]
+fn in_a_user_namespace_a_fifo_is_made() {
+    deviates!("runc", "binds the host's");
+    let c = Container::with(["stat", "/dev/own"], |config| {
+        in_a_user_namespace(config);
+        config["linux"]["devices"] = json!([{"path": "/dev/own", "type": "p"}]);
+    });
+    let out = c.run().ok();
     assert!(out.stdout.contains("stat /dev/own fifo"), "{out}");
 }
 
@@ -134,6 +144,8 @@ fn a_bound_dev_is_left_alone() {
     fs::write(dev.join("ptmx"), "").unwrap();
     c.edit(|config| {
         config["mounts"].as_array_mut().unwrap().retain(|m| !m["destination"].as_str().unwrap().starts_with("/dev"));
+        // There is no /dev/null to mask with.
+        config["linux"]["maskedPaths"] = json!([]);
         add(config, json!({"destination": "/dev/", "source": dev, "options": ["rbind"]}));
     });
     let out = c.run().ok();

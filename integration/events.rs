@@ -68,6 +68,9 @@ fn statistics_tell_of_pressure() {
     deviates!("crun", "has no events");
     let file = if v2() { "/sys/fs/cgroup/cgroup.procs" } else { "/sys/fs/cgroup/unified/cgroup.procs" };
     needs!(Need::File("/proc/pressure/cpu"), Need::File(file));
+    if !v2() {
+        deviates!("runc", "tells it only where cgroup v2 is alone");
+    }
     let c = Container::new(["sleep"]);
     c.started();
     let data = stats(&c);

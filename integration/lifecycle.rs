@@ -241,7 +241,7 @@ fn a_failed_create_leaves_nothing() {
 
 #[test]
 fn a_failed_run_says_why_in_one_line() {
-    deviates!("runc", "old ones log in several lines");
+    deviates!("runc" before 1.5, "logs in several lines");
     let mut c = Container::new(["echo"]);
     c.edit(|config| config["process"]["args"] = json!(["/no/such/program"]));
     let out = c.run().exits(1).fails("no such file or directory");
@@ -251,7 +251,7 @@ fn a_failed_run_says_why_in_one_line() {
 
 #[test]
 fn a_config_that_is_none_is_an_error() {
-    deviates!("runc", "old ones crash on null");
+    deviates!("runc" before 1.5, "crashes on null");
     for text in ["", "{", "[]", "null", "{\"process\": 1}"] {
         let c = Container::new(["echo"]);
         fs::write(c.bundle().join("config.json"), text).unwrap();

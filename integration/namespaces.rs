@@ -151,7 +151,7 @@ fn the_processes_of_a_container_without_a_pid_namespace_end_with_it() {
 
 #[test]
 fn the_hostname_and_domainname_are_the_containers() {
-    deviates!("runc", "old ones know no domainname");
+    deviates!("runc" before 1.2, "knows no domainname");
     let c = Container::with(["hostname"], |config| {
         config["hostname"] = json!("some-host");
         config["domainname"] = json!("example.org");
@@ -231,7 +231,7 @@ fn another_user_than_root_in_a_user_namespace() {
 
 #[test]
 fn a_user_namespace_can_be_joined_with_what_belongs_to_it() {
-    deviates!("runc", "old ones want mappings also for a joined user namespace");
+    deviates!("runc" before 1.2, "wants mappings also for a joined user namespace");
     let first = Container::with(["sleep"], user_namespace);
     first.started();
     let pid = first.pid();
@@ -265,7 +265,7 @@ fn a_user_namespace_without_mappings_is_an_error() {
 
 #[test]
 fn mappings_without_a_user_namespace_are_an_error() {
-    deviates!("runc", "old ones ignore them");
+    deviates!("runc", "ignores them");
     let c = Container::with(["echo"], |config| {
         config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
     });
@@ -276,7 +276,7 @@ fn mappings_without_a_user_namespace_are_an_error() {
 #[test]
 fn a_time_namespace_has_its_offsets() {
     needs!(Need::TimeNamespace);
-    deviates!("runc", "old ones know no time namespaces");
+    deviates!("runc" before 1.2, "knows no time namespaces");
     let c = Container::with(["time", "--", "ns"], |config| {
         namespaces(config).push(json!({"type": "time"}));
         config["linux"]["timeOffsets"] = json!({
@@ -296,7 +296,7 @@ fn a_time_namespace_has_its_offsets() {
 
 #[test]
 fn time_offsets_need_a_new_time_namespace() {
-    deviates!("runc", "old ones know no time namespaces");
+    deviates!("runc" before 1.2, "knows no time namespaces");
     let offsets = json!({"monotonic": {"secs": 1}});
     let c = Container::with(["echo"], |config| config["linux"]["timeOffsets"] = offsets.clone());
     c.run().exits(1);

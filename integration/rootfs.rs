@@ -196,12 +196,14 @@ fn read_only_paths_cannot_be_written_also_below() {
     });
     let out = c.run().ok();
     let lines: Vec<&str> = out.stdout.lines().collect();
-    assert_eq!(lines[..3], ["write EROFS", "write ok 0", "write EROFS"], "{out}");
+    assert_eq!(lines[..2], ["write EROFS", "write ok 0"], "{out}");
     // What they were before stays.
     let shm = mount_at(&out, "/dev/shm");
     for option in ["ro", "nosuid", "nodev", "noexec"] {
         assert!(shm.options.iter().any(|o| o == option), "{shm:?}");
     }
+    deviates!("runc", "leaves the mounts below as they are");
+    assert_eq!(lines[2], "write EROFS", "{out}");
 }
 
 #[test]
@@ -307,6 +309,9 @@ fn without_a_mount_namespace_nothing_is_mounted() {
 fn the_runtime_may_be_in_a_user_namespace() {
     needs!(Need::Program("unshare"), Need::File("/proc/self/ns/user"));
     for own_network in [true, false] {
+        if !own_network {
+            deviates!("runc", "binds no sysfs");
+        }
         let c = Container::with(["stat", "/dev/null", "/mnt/null", "--", "mountinfo"], |config| {
             config["root"]["readonly"] = json!(false);
             config["process"].as_object_mut().unwrap().remove("rlimits");

@@ -127,7 +127,7 @@ fn the_filter_holds_with_and_without_no_new_privileges_and_for_every_user() {
 
 #[test]
 fn flags() {
-    deviates!("runc", "versions before 1.2 do not know them");
+    deviates!("runc" before 1.2, "does not know them");
     deviates!("crun", "old versions do not know all");
     let profile = |flags: Value| json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": flags});
     let known = json!(["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]);

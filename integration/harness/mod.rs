@@ -13,7 +13,7 @@ mod term;
 pub use cmd::{Cmd, Output, Running};
 pub use container::Container;
 pub use need::{Need, deviation, missing, skip};
-pub use suite::{CGROUP_ROOT, User, eventually, runtime, runtime_kind, suite};
+pub use suite::{CGROUP_ROOT, User, eventually, runtime, runtime_is_before, runtime_kind, suite};
 pub use term::{ConsoleSocket, Pty, read_until, receive_fd};
 
 /// Ends the test as skipped, with a reason: `skip!("the kernel has no {what}")`.
@@ -35,9 +35,15 @@ macro_rules! needs {
     };
 }
 
-/// Skips the test under a runtime that is known not to keep the rule: `deviates!("runc", "accepts duplicate limits")`.
+/// Skips the test under a runtime that is known not to keep the rule: `deviates!("runc", "accepts duplicate limits")`;
+/// or under old versions of it: `deviates!("runc" before 1.2, "knows no time namespaces")`.
 #[macro_export]
 macro_rules! deviates {
+    ($kind:literal before $version:literal, $reason:expr) => {
+        if $crate::harness::runtime_is_before(stringify!($version)) {
+            $crate::deviates!($kind, $reason);
+        }
+    };
     ($kind:expr, $reason:expr) => {
         if let Some(reason) = $crate::harness::deviation($kind, $reason) {
             $crate::skip!("{reason}");

@@ -65,14 +65,22 @@ pub fn runtime() -> &'static Path {
     &suite().runtime
 }
 
+/// What `--version` prints.
+static VERSION: LazyLock<String> = LazyLock::new(|| super::Cmd::new(runtime()).arg("--version").run().ok().stdout);
+
 /// The first word of `--version`: vessel, runc, crun.
 pub fn runtime_kind() -> &'static str {
-    static KIND: LazyLock<String> = LazyLock::new(|| {
-        let out = super::Cmd::new(runtime()).arg("--version").run().ok();
-        let word = out.stdout.split_whitespace().next().unwrap_or_default().to_owned();
-        if word == "version" { "vessel".to_owned() } else { word }
-    });
-    &KIND
+    VERSION.split_whitespace().next().filter(|word| *word != "version").unwrap_or("vessel")
+}
+
+/// Whether the runtime's version is below `version`, by the first two numbers.
+pub fn runtime_is_before(version: &str) -> bool {
+    let numbers = |text: &str| -> (u32, u32) {
+        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    };
+    let own = VERSION.lines().next().and_then(|line| line.split_whitespace().find(|w| w.starts_with(char::is_numeric)));
+    numbers(own.unwrap_or_default()) < numbers(version)
 }
 
 /// Waits until something is so; fails the test when it does not become so.
