@@ -30,5 +30,6 @@ mod seal;
 mod seccomp;
 mod selinux;
 mod stuck;
+mod systemd;
 mod tty;
 mod update;

@@ -11,7 +11,7 @@ use rustix::fs::{Access, AtFlags};
 use rustix::io::Errno;
 
 use super::limits::{self, Missing, Write};
-use super::{Cgroup, DELEGATION, Undo, files};
+use super::{Cgroup, DELEGATION, Undo, files, systemd};
 use crate::error::{Error, Result};
 
 /// Sets the limits of `resources`.
@@ -46,7 +46,10 @@ fn carry_out(
     pids_limit: Option<i64>,
     mut undo: Option<&mut Undo>,
 ) -> Result<()> {
-    let writes = limits::plan(resources, pids_limit, cgroup.unified)?;
+    let mut writes = limits::plan(resources, pids_limit, cgroup.unified)?;
+    if cgroup.unit.is_some() {
+        systemd::round(&mut writes);
+    }
     if let Some(resources) = resources.filter(|_| cgroup.unified) {
         check_usage(cgroup, resources)?;
     }

@@ -5,7 +5,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::files::{self, Kind};
-use super::{Cgroup, Dir, Driver};
+use super::{Cgroup, Dir, Driver, systemd};
 use crate::error::{Error, Result};
 
 /// Where cgroups are mounted by convention; on a unified host this is the one hierarchy.
@@ -14,14 +14,13 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// See [`Cgroup::locate`].
 pub(super) fn locate(driver: Driver, cgroups_path: Option<&Path>, id: &str, rootless: bool) -> Result<Cgroup> {
     let asked = cgroups_path.filter(|path| !path.as_os_str().is_empty());
-    let mut cgroup = Cgroup { driver, dirs: Vec::new(), unified: false, rootless, explicit: asked.is_some() };
+    let mut cgroup =
+        Cgroup { driver, dirs: Vec::new(), unified: false, rootless, explicit: asked.is_some(), unit: None };
     match driver {
         Driver::Disabled => return Ok(cgroup),
-        // The D-Bus side of this driver would take its place here.
         Driver::Systemd => {
-            return Err(Error::new(
-                "the systemd cgroup driver is not supported: leave out --systemd-cgroup, or use --cgroup-manager cgroupfs",
-            ));
+            systemd::locate(&mut cgroup, asked, id)?;
+            return Ok(cgroup);
         }
         Driver::Cgroupfs => {}
     }

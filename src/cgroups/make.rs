@@ -148,6 +148,8 @@ fn fill_cpuset(path: &Path, dir: &Dir, skip: &dyn Fn(&str) -> bool) -> Result<()
 fn create_v2(cgroup: &mut Cgroup, writes: &[Write], made: &mut Made) -> Result<()> {
     let Some(dir) = cgroup.dirs.first().cloned() else { return Ok(()) };
     match made.dir(&dir.directory(), &dir.mountpoint) {
+        // systemd has made it, and made sure that the name was free.
+        Ok(_) if cgroup.unit.is_some() => {}
         Ok(true) => {}
         Ok(false) => check_free(cgroup, &dir)?,
         Err(e) if forgiven(cgroup, &e) => {

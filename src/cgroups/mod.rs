@@ -14,17 +14,20 @@ mod locate;
 mod make;
 mod processes;
 mod stats;
+mod systemd;
 mod undo;
 mod watch;
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 pub use stats::Stats;
+pub use systemd::{Holder, Unit};
 pub use undo::Undo;
 pub use watch::{Seen, Watch};
 
@@ -86,6 +89,9 @@ pub struct Cgroup {
     pub rootless: bool,
     /// Whether the configuration names the cgroup.
     pub explicit: bool,
+    /// What systemd has made, where it is the driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
 }
 
 /// Descriptors by which a process enters a cgroup. They belong to the parent and are inherited by the fork.
@@ -101,9 +107,23 @@ pub struct Entry {
 impl Cgroup {
     /// Decides where the container's cgroup is: `cgroupsPath` of the configuration as runc reads it. An absolute one
     /// starts at the mount point of the hierarchy; a relative one at the caller's cgroup (v1) or beside it (v2); none
-    /// stands for the relative path `ID`. No `..` leads out.
+    /// stands for the relative path `ID`. No `..` leads out. With systemd it is `SLICE:PREFIX:NAME`, by default
+    /// `:vessel:ID`; no slice is system.slice, or user.slice of the user's own instance.
     pub fn locate(driver: Driver, cgroups_path: Option<&Path>, id: &str, rootless: bool) -> Result<Cgroup> {
         locate::locate(driver, cgroups_path, id, rootless)
+    }
+
+    /// Has systemd make the container's scope, with the limits and with the properties that annotations name, where it is
+    /// the driver. The scope lasts as long as the holder, or a process that has entered.
+    pub fn start_unit(
+        &mut self,
+        id: &str,
+        resources: Option<&LinuxResources>,
+        pids_limit: Option<i64>,
+        annotations: Option<&HashMap<String, String>>,
+    ) -> Result<Option<Holder>> {
+        let Some(unit) = self.unit.clone() else { return Ok(None) };
+        systemd::start(self, &unit, id, resources, pids_limit, annotations).map(Some)
     }
 
     /// Makes the directories and enables the controllers. A cgroup that exists has to be empty and thawed. Where a
@@ -122,7 +142,12 @@ impl Cgroup {
     /// Sets limits of a running container, without the rules for devices. Where one cannot be set, those before it are
     /// put back. What is returned can put them all back.
     pub fn update(&self, resources: &LinuxResources, pids_limit: Option<i64>) -> Result<Undo> {
-        apply::update(self, resources, pids_limit)
+        let undo = apply::update(self, resources, pids_limit)?;
+        let told = self.unit.as_ref().map_or(Ok(()), |unit| systemd::update(unit, resources, pids_limit));
+        if told.is_err() {
+            undo.restore();
+        }
+        told.map(|()| undo)
     }
 
     /// The quota (-1 for none) and the period that hold now on v2, which the kernel takes together only.
@@ -156,6 +181,20 @@ impl Cgroup {
     /// controllers for cgroups of its own, the container's takes no processes (EBUSY).
     pub fn init_entry(&self, pid: i32) -> Result<Entry> {
         entry::init_entry(self, pid)
+    }
+
+    /// Whether systemd can move a process into the cgroup that this error has kept it out of: the caller has no rights on
+    /// what lies between, as a user outside of the part of the tree that is hers.
+    pub fn attaches(&self, refused: &Error) -> bool {
+        self.unit.is_some() && refused.errno() == libc::EACCES
+    }
+
+    /// Has systemd move a process into the cgroup.
+    pub fn attach(&self, pid: i32) -> Result<()> {
+        match &self.unit {
+            Some(unit) => systemd::attach(unit, pid),
+            None => Err(Error::new("the cgroup is none of systemd's")),
+        }
     }
 
     /// Gives a user namespace's root the cgroup that the kernel lets it have (/sys/kernel/cgroup/delegate).
@@ -202,9 +241,11 @@ impl Cgroup {
         processes::kill(self, signal)
     }
 
-    /// Removes the directories, deepest first; those already gone are no error. Ends processes that are left.
+    /// Removes the directories, deepest first; those already gone are no error. Ends processes that are left. Then systemd
+    /// forgets the scope.
     pub fn remove(&self) -> Result<()> {
-        processes::remove(self)
+        processes::remove(self)?;
+        self.unit.as_ref().map_or(Ok(()), systemd::stop)
     }
 
     /// Removes the directories that hold neither processes nor cgroups, and touches no other.

@@ -124,8 +124,12 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
 
     let plan = namespaces::plan(&linux)?;
     state.vessel.pid_namespace = plan.new.contains(CloneFlags::CLONE_NEWPID);
-    let root = plan_rootfs(&config, &bundle, &cgroup, &plan, request)?;
     let resources = linux.resources().as_ref();
+    let holder = cgroup.start_unit(&request.id, resources, config.pids_limit, config.spec.annotations().as_ref())?;
+    if holder.is_some() {
+        rollback.cgroup = Some(cgroup.clone());
+    }
+    let root = plan_rootfs(&config, &bundle, &cgroup, &plan, request)?;
     cgroup.create(resources, config.pids_limit)?;
     // Not before: a cgroup that was there already belongs to others.
     entry.claim_cgroup()?;
@@ -164,13 +168,23 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
         hook_state: state.oci(""),
     };
     let (channel, end) = channel::pair()?;
-    let into = Into {
+    let mut into = Into {
         namespaces: &plan,
         time_offsets: linux.time_offsets().as_ref().filter(|o| !o.is_empty()),
         clone_into: cgroup_entry.clone_into.as_ref(),
         procs: &cgroup_entry.procs,
+        attach: false,
     };
-    let (pid, pidfd, intermediate) = match bootstrap::fork(&into)? {
+    let forked = match bootstrap::fork(&into) {
+        // A limit of one process has no room for init beside the holder, but moving in is free.
+        Err(e) if cgroup.attaches(&e) || (holder.is_some() && e.errno() == libc::EAGAIN) => {
+            (into.clone_into, into.attach) = (None, true);
+            bootstrap::fork(&into)
+        }
+        forked => forked,
+    };
+    let attach = into.attach;
+    let (pid, pidfd, intermediate) = match forked? {
         Forked::Child { intermediate } => {
             // Else init would never see that the runtime is gone, and would keep the container locked.
             drop((channel, entry));
@@ -182,6 +196,8 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     // Init has its own copies; an end that stays open here would hide init's death.
     let id_maps = root.id_maps();
     drop((end, root, gate, console));
+    // Where init is in the scope, or an intermediate that makes it there, nobody else should be.
+    let holder = holder.filter(|_| attach);
     state.init_process_pid = pid;
     rollback.pidfd = Some(pidfd.try_clone().context(|| "cannot copy a descriptor")?);
     rollback.poststop = Some((state.vessel.poststop.clone(), state.oci("stopped").to_string()));
@@ -201,6 +217,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
         rollback: &mut rollback,
     };
     parent.serve()?;
+    drop(holder);
     let Parent { channel, pidfd, terminal, .. } = parent;
 
     log::debug(|| format!("init is process {} and waits for its start", state.init_process_pid));
@@ -251,6 +268,10 @@ impl Parent<'_> {
             match self.channel.receive()? {
                 None => return Err(self.died()),
                 Some((Report::Failed(e), _)) => return Err(e),
+                Some((Report::Attach, _)) => {
+                    self.state.vessel.cgroup.attach(self.state.init_process_pid)?;
+                    self.channel.send(&Order::Attached)?;
+                }
                 Some((Report::Pid(pid), _)) => self.replace_child(pid)?,
                 Some((Report::MapIds, _)) => {
                     self.map_ids()?;

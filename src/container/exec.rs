@@ -104,11 +104,12 @@ fn make(request: &ExecRequest, state: &State, config: &Config, process: &Process
         hook_state: serde_json::Value::Null,
     };
     let affinity = process.exec_cpu_affinity().as_ref();
-    let setup = join::Join {
+    let mut setup = join::Join {
         init,
         kinds,
         root: root(state, kinds)?,
         procs: &entry.procs,
+        attach: false,
         affinity: (
             affinity.and_then(|a| a.initial().as_deref()),
             affinity.and_then(|a| a.cpu_affinity_final().as_deref()),
@@ -122,7 +123,14 @@ fn make(request: &ExecRequest, state: &State, config: &Config, process: &Process
         nix::sched::setns(init.as_fd(), CloneFlags::CLONE_NEWPID)
             .context(|| "cannot join the container's pid namespace")?;
     }
-    let (pid, pidfd) = match fork(&entry, state, request)? {
+    let made = match fork(&entry, state, request) {
+        Err(e) if own_cgroup.attaches(&e) && request.cgroups.is_empty() => {
+            setup.attach = true;
+            clone3(0, None).context(|| "cannot make a process")
+        }
+        made => made,
+    };
+    let (pid, pidfd) = match made? {
         Clone::Child => {
             // Else the process would never see that the runtime is gone.
             drop(channel);
@@ -166,6 +174,10 @@ fn serve(
         match made.channel.receive()? {
             None => return Err(wait::died(&made.pidfd, &state.vessel.cgroup)),
             Some((Report::Failed(e), _)) => return Err(e),
+            Some((Report::Attach, _)) => {
+                state.vessel.cgroup.attach(made.pid)?;
+                made.channel.send(&Order::Attached)?;
+            }
             Some((Report::Pid(pid), _)) => {
                 let pidfd = wait::open(pid)?;
                 wait::reap(&made.pidfd)?;

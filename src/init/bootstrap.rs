@@ -33,6 +33,8 @@ pub struct Into<'a> {
     pub clone_into: Option<&'a OwnedFd>,
     /// Files of other hierarchies to which the process writes itself.
     pub procs: &'a [(OwnedFd, PathBuf)],
+    /// Whether the runtime has to have the process moved into its cgroup.
+    pub attach: bool,
 }
 
 /// Which process this is after the fork.
@@ -78,6 +80,9 @@ pub fn fork(into: &Into<'_>) -> Result<Forked> {
 /// Brings the child to its place: into its cgroup and namespaces. Returns in init only.
 pub fn arrive(into: &Into<'_>, intermediate: bool, orders: &mut Orders, proc: &Proc) -> Result<()> {
     enter_cgroups(into.procs)?;
+    if into.attach {
+        super::attached(orders)?;
+    }
     let namespaces = into.namespaces;
     let new_user = namespaces.new.contains(CloneFlags::CLONE_NEWUSER);
     let mut joined_late = Vec::new();

@@ -3,6 +3,8 @@
 //! ```text
 //!      runtime                                         init (or the intermediate before it)
 //!   1            <- Pid(pid)        ------------------ intermediate: init is made, this is its pid
+//!   1            <- Attach          ------------------ systemd has to move it into the scope
+//!                -- Attached        ----------------->
 //!   2            <- MapIds          ------------------ in a new user namespace: needs id mappings
 //!                -- Mapped          ----------------->
 //!   3            -- Filter(program) -----------------> the compiled seccomp filter, whenever it is ready
@@ -38,6 +40,8 @@ use crate::error::{Context, Error, Result};
 /// What init tells the runtime.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Report {
+    /// The process could not be made in its cgroup, and has to be moved there.
+    Attach,
     /// The intermediate has made init.
     Pid(i32),
     /// The user namespace needs its mappings.
@@ -63,6 +67,8 @@ pub enum Report {
 /// What the runtime tells init.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
+    /// The process is in its cgroup.
+    Attached,
     /// The mappings are written.
     Mapped,
     /// The BPF program of the seccomp filter, its flags, and whether it has a listener.

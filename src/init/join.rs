@@ -22,6 +22,8 @@ pub struct Join<'a> {
     pub root: Option<OwnedFd>,
     /// Files of cgroups to which the process writes itself.
     pub procs: &'a [(OwnedFd, PathBuf)],
+    /// Whether the runtime has to have the process moved into its cgroup.
+    pub attach: bool,
     /// CPUs for the time before the cgroup is entered, and for the program (`execCPUAffinity`).
     pub affinity: (Option<&'a str>, Option<&'a str>),
     /// The program and its attributes.
@@ -60,6 +62,9 @@ fn ladder(
     }
     for (fd, path) in join.procs {
         rustix::io::write(fd, b"0").context(|| format!("cannot enter the cgroup: {}", path.display()))?;
+    }
+    if join.attach {
+        super::attached(orders)?;
     }
     if join.affinity.0.is_none() {
         crate::attrs::affinity::reset();

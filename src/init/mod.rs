@@ -91,6 +91,14 @@ impl Orders {
     }
 }
 
+/// Waits until the runtime has had this process moved into its cgroup.
+fn attached(orders: &mut Orders) -> Result<()> {
+    match orders.ask(&Report::Attach)? {
+        Order::Attached => Ok(()),
+        other => Err(unexpected(&other)),
+    }
+}
+
 fn unexpected(order: &Order) -> Error {
     Error::new(format!("sync channel: {order:?} came out of order"))
 }

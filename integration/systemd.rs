@@ -1,0 +1,279 @@
+//! The systemd driver: scopes, their slices and properties, and what becomes of them.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::harness::{CGROUP_ROOT, Cmd, Container, Need, User, eventually, suite};
+use crate::needs;
+
+/// A container in a slice below another, with a name that no other has.
+fn scoped<S: AsRef<str>>(args: impl IntoIterator<Item = S>, edit: impl FnOnce(&mut Value)) -> Container {
+    let mut c = Container::with(args, edit);
+    let path = format!("{SLICE}:test:{}", c.id);
+    c.edit(|config| config["linux"]["cgroupsPath"] = json!(path));
+    c.global(&["--systemd-cgroup"]);
+    c
+}
+
+/// systemd keeps slices, so there is one for all runs.
+const SLICE: &str = "vesseltest-scopes.slice";
+
+fn unit(c: &Container) -> String {
+    format!("test-{}.scope", c.id)
+}
+
+fn systemctl(args: &[&str]) -> String {
+    args.iter().fold(Cmd::new(Path::new("systemctl")), |cmd, arg| cmd.arg(arg)).run().stdout
+}
+
+/// A property of a unit.
+fn property(unit: &str, name: &str) -> String {
+    systemctl(&["show", "--value", "--property", name, unit]).trim().to_owned()
+}
+
+/// Whether systemd knows a unit.
+fn known(unit: &str) -> bool {
+    property(unit, "LoadState") != "not-found"
+}
+
+/// Later commands come without the flag, as engines send them.
+fn without_flag(c: &Container, args: &[&str]) -> Cmd {
+    args.iter().fold(Cmd::new(&suite().runtime).arg("--root").arg(c.root()), |cmd, arg| cmd.arg(arg))
+}
+
+#[test]
+fn a_container_is_a_scope() {
+    needs!(Need::Systemd, Need::CgroupV2);
+    let c = scoped(["sleep"], |config| {
+        config["linux"]["resources"] = json!({
+            "memory": {"limit": 67_108_864, "reservation": 33_554_432},
+            "pids": {"limit": 32},
+            "cpu": {"shares": 512, "quota": 50_000, "period": 200_000}
+        });
+    });
+    c.started();
+    let dir = Container::cgroup_of(c.pid(), "");
+    let want = format!("vesseltest.slice/{SLICE}/{}", unit(&c));
+    assert_eq!(dir, Path::new(CGROUP_ROOT).join(want));
+    let pids: Vec<_> = fs::read_to_string(dir.join("cgroup.procs")).unwrap().lines().map(String::from).collect();
+    assert_eq!(pids, [c.pid().to_string()], "nobody but init");
+    for (name, want) in [
+        ("ActiveState", "active"),
+        ("Delegate", "yes"),
+        ("MemoryMax", "67108864"),
+        ("MemoryLow", "33554432"),
+        ("TasksMax", "32"),
+        ("CPUWeight", "59"),
+        ("CPUQuotaPerSecUSec", "250ms"),
+        ("CPUQuotaPeriodUSec", "200ms"),
+    ] {
+        assert_eq!(property(&unit(&c), name), want, "{name}");
+    }
+    for (file, want) in [("memory.max", "67108864"), ("pids.max", "32"), ("cpu.max", "50000 200000")] {
+        assert_eq!(c.cgroup_file("", file), want, "{file}");
+    }
+    // The driver is remembered.
+    let out = without_flag(&c, &["exec", &c.id, "/probe", "ids", "--", "exit", "3"]).run().exits(3);
+    assert_eq!(out.value("uid"), "0");
+    without_flag(&c, &["kill", &c.id, "KILL"]).run().ok();
+    c.wait_exit();
+    without_flag(&c, &["delete", &c.id]).run().ok();
+    assert!(!known(&unit(&c)), "the scope is left");
+    c.nothing_left();
+}
+
+#[test]
+fn limits_and_devices_outlive_a_reload() {
+    needs!(Need::Systemd, Need::CgroupV2);
+    let c = scoped(["sleep"], |config| {
+        config["linux"]["resources"] = json!({
+            "pids": {"limit": 32},
+            "unified": {"memory.high": "50003968", "pids.max": "31"},
+            "devices": [
+                {"allow": false, "access": "rwm"},
+                {"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"}
+            ]
+        });
+        config["linux"]["devices"] = json!([
+            {"path": "/dev/yes", "type": "c", "major": 1, "minor": 11},
+            {"path": "/dev/no", "type": "c", "major": 1, "minor": 2}
+        ]);
+    });
+    c.started();
+    let check = || {
+        assert_eq!(c.cgroup_file("", "pids.max"), "31");
+        assert_eq!(c.cgroup_file("", "memory.high"), "50003968");
+        let out = c.exec(["open", "/dev/yes", "r", "--", "open", "/dev/no", "r"]).ok().stdout;
+        assert_eq!(out.lines().collect::<Vec<_>>(), ["open ok 0", "open EPERM"]);
+    };
+    check();
+    for command in ["daemon-reload", "daemon-reexec"] {
+        systemctl(&[command]);
+        check();
+        assert_eq!(property(&unit(&c), "NeedDaemonReload"), "no");
+    }
+}
+
+#[test]
+fn changed_limits_are_told_to_systemd() {
+    needs!(Need::Systemd, Need::CgroupV2);
+    let c = scoped(["sleep"], |config| config["linux"]["resources"] = json!({"pids": {"limit": 32}}));
+    c.started();
+    let flags = ["--memory", "67108864", "--pids-limit", "20", "--cpu-quota", "50001", "--cpu-period", "100000"];
+    c.command("update", flags).arg(&c.id).run().ok();
+    let check = || {
+        for (file, want) in [("memory.max", "67108864"), ("pids.max", "20"), ("cpu.max", "51000 100000")] {
+            assert_eq!(c.cgroup_file("", file), want, "{file}");
+        }
+    };
+    check();
+    assert_eq!(property(&unit(&c), "TasksMax"), "20");
+    assert_eq!(property(&unit(&c), "CPUQuotaPerSecUSec"), "510ms");
+    systemctl(&["daemon-reload"]);
+    check();
+}
+
+#[test]
+fn annotations_are_properties() {
+    needs!(Need::Systemd, Need::CgroupV2);
+    let c = scoped(["sleep"], |config| {
+        config["annotations"] = json!({
+            "org.systemd.property.KillSignal": "15",
+            "org.systemd.property.TimeoutStopUSec": "uint64 7000000",
+            "org.systemd.property.RuntimeMaxSec": "99.5",
+            "org.systemd.property.CollectMode": "'inactive-or-failed'",
+            "org.systemd.property.After": "['basic.target']"
+        });
+    });
+    c.started();
+    for (name, want) in [
+        ("KillSignal", "15"),
+        ("TimeoutStopUSec", "7s"),
+        ("RuntimeMaxUSec", "1min 39.500000s"),
+        ("CollectMode", "inactive-or-failed"),
+    ] {
+        assert_eq!(property(&unit(&c), name), want, "{name}");
+    }
+    assert!(property(&unit(&c), "After").contains("basic.target"));
+}
+
+#[test]
+fn annotations_that_systemd_refuses_leave_nothing() {
+    needs!(Need::Systemd, Need::CgroupV2);
+    for (name, value, want) in [
+        ("KillSignal", "what", "annotations[org.systemd.property.KillSignal]"),
+        ("Kill-Signal", "15", "annotations[org.systemd.property.Kill-Signal]"),
+        ("NoSuchProperty", "true", "NoSuchProperty"),
+    ] {
+        let c = scoped(["echo", "must not run"], |config| {
+            config["annotations"] = json!({format!("org.systemd.property.{name}"): value});
+        });
+        let out = c.run().exits(1);
+        assert!(out.stderr.contains(want), "{out}");
+        assert!(!known(&unit(&c)));
+        c.nothing_left();
+    }
+}
+
+#[test]
+fn a_limit_of_one_process_has_room_for_init() {
+    needs!(Need::Systemd, Need::CgroupV2);
+    let c = scoped(["sleep"], |config| config["linux"]["resources"] = json!({"pids": {"limit": 0}}));
+    c.started();
+    assert_eq!((c.cgroup_file("", "pids.max"), c.cgroup_file("", "pids.current")), ("1".into(), "1".into()));
+    c.exec(["echo", "must not run"]).exits(255);
+}
+
+#[test]
+fn a_failed_creation_leaves_no_scope() {
+    needs!(Need::Systemd, Need::CgroupV2);
+    let c = scoped(["echo"], |config| config["process"]["args"] = json!(["/no/such/program"]));
+    c.run().exits(1);
+    eventually("the end of the scope", || (!known(&unit(&c))).then_some(()));
+    c.nothing_left();
+}
+
+#[test]
+fn a_unit_that_has_failed_is_in_nobodys_way() {
+    needs!(Need::Systemd, Need::CgroupV2);
+    let c = scoped(["sleep"], |config| {
+        config["annotations"] = json!({
+            "org.systemd.property.RuntimeMaxSec": "1",
+            "org.systemd.property.TimeoutStopSec": "1"
+        });
+    });
+    c.started();
+    c.wait_exit();
+    eventually("a failed unit", || (property(&unit(&c), "ActiveState") == "failed").then_some(()));
+    // Another container of the same path takes its place.
+    let mut other = Container::new(["echo", "runs"]);
+    let path = c.config["linux"]["cgroupsPath"].clone();
+    other.edit(|config| config["linux"]["cgroupsPath"] = path);
+    other.global(&["--cgroup-manager", "systemd"]);
+    assert_eq!(other.run().ok().stdout, "runs\n");
+    c.delete().ok();
+    assert!(!known(&unit(&c)));
+}
+
+#[test]
+fn a_scope_that_is_in_use_is_refused() {
+    needs!(Need::Systemd, Need::CgroupV2);
+    let c = scoped(["sleep"], |_| {});
+    c.started();
+    let mut other = Container::new(["echo", "must not run"]);
+    let path = c.config["linux"]["cgroupsPath"].clone();
+    other.edit(|config| config["linux"]["cgroupsPath"] = path);
+    other.global(&["--systemd-cgroup"]);
+    let out = other.run().exits(1);
+    assert!(out.stderr.contains("container's cgroup is not empty"), "{out}");
+    assert!(out.stderr.contains(&unit(&c)), "{out}");
+    assert_eq!(c.status(), "running");
+}
+
+#[test]
+fn a_path_that_is_no_scope_is_refused() {
+    needs!(Need::Systemd, Need::CgroupV2);
+    for path in ["/a/b", "system.slice:x", "nothing:p:n", "a--b.slice:p:n", "system.slice::x.slice"] {
+        let mut c = Container::new(["echo", "must not run"]);
+        c.edit(|config| config["linux"]["cgroupsPath"] = json!(path));
+        c.global(&["--systemd-cgroup"]);
+        let out = c.run().exits(1);
+        assert!(out.stderr.contains("linux.cgroupsPath"), "{out}");
+        c.nothing_left();
+    }
+}
+
+#[test]
+fn a_container_without_a_path_lies_in_system_slice() {
+    needs!(Need::Systemd, Need::CgroupV2);
+    let mut c = Container::with(["sleep"], |config| {
+        config["linux"].as_object_mut().unwrap().remove("cgroupsPath");
+    });
+    c.global(&["--systemd-cgroup"]);
+    c.started();
+    let name = format!("vessel-{}.scope", c.id);
+    assert_eq!(Container::cgroup_of(c.pid(), ""), Path::new(CGROUP_ROOT).join("system.slice").join(name));
+}
+
+#[test]
+fn an_ordinary_users_container_is_a_scope_of_hers() {
+    needs!(Need::UserSystemd, Need::CgroupV2);
+    let mut c = Container::rootless(["sleep"]);
+    c.edit(|config| config["linux"]["resources"] = json!({"memory": {"limit": 67_108_864}, "pids": {"limit": 32}}));
+    c.global(&["--systemd-cgroup"]);
+    c.started();
+    let uid = User::ordinary().uid;
+    let name = format!("vessel-{}.scope", c.id);
+    let dir = format!("user.slice/user-{uid}.slice/user@{uid}.service/user.slice/{name}");
+    assert_eq!(Container::cgroup_of(c.pid(), ""), Path::new(CGROUP_ROOT).join(&dir));
+    assert_eq!(c.cgroup_file("", "memory.max"), "67108864");
+    assert_eq!(c.cgroup_file("", "pids.max"), "32");
+    assert_eq!(c.exec(["ids"]).ok().value("uid"), "0");
+    c.kill("KILL").ok();
+    c.wait_exit();
+    c.delete().ok();
+    assert!(!Path::new(CGROUP_ROOT).join(&dir).exists());
+    c.nothing_left();
+}
