@@ -233,6 +233,18 @@ fn a_scope_that_is_in_use_is_refused() {
 }
 
 #[test]
+fn a_frozen_cgroup_that_is_no_unit_is_refused() {
+    needs!(Need::Systemd, Need::CgroupV2);
+    let c = scoped(["echo", "must not run"], |_| {});
+    let dir = Path::new(CGROUP_ROOT).join("vesseltest.slice").join(SLICE).join(unit(&c));
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("cgroup.freeze"), "1").unwrap();
+    c.run().exits(1).fails("container's cgroup unexpectedly frozen");
+    fs::remove_dir(&dir).unwrap();
+    assert!(!known(&unit(&c)));
+}
+
+#[test]
 fn a_path_that_is_no_scope_is_refused() {
     needs!(Need::Systemd, Need::CgroupV2);
     for path in ["/a/b", "system.slice:x", "nothing:p:n", "a--b.slice:p:n", "system.slice::x.slice"] {

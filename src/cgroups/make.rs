@@ -80,7 +80,7 @@ fn forgiven(cgroup: &Cgroup, e: &Error) -> bool {
 }
 
 /// Refuses a cgroup that exists and is in use: limits and kills would hit what is not the container's.
-fn check_free(cgroup: &Cgroup, dir: &Dir) -> Result<()> {
+pub(super) fn check_free(cgroup: &Cgroup, dir: &Dir) -> Result<()> {
     let pids = processes::pids_at(&dir.directory())?;
     if !pids.is_empty() {
         return Err(Error::new(format!(

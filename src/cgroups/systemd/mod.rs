@@ -17,7 +17,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Kind};
-use super::{Cgroup, Dir, limits};
+use super::{Cgroup, Dir, limits, make};
 use crate::error::{Cause, Context, Error, Result};
 use crate::sys;
 use crate::sys::clone::{Clone, clone3};
@@ -160,6 +160,10 @@ pub(super) fn start(
 ) -> Result<Holder> {
     let writes = limits::plan(resources, pids_limit, true)?;
     let own = properties::annotated(annotations)?;
+    // One without a unit systemd would take as it is; a frozen one would hold the holder.
+    if let Some(dir) = cgroup.dirs.first().filter(|dir| dir.directory().exists()) {
+        make::check_free(cgroup, dir)?;
+    }
     let (pid, holder) = hold()?;
     let mut properties = properties::scope(id, &unit.slice, pid);
     properties.extend(properties::limits(&writes));
