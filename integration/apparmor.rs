@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::{Cmd, Container, Need, missing};
-use crate::{needs, skip};
+use crate::{deviates, needs, skip};
 
 /// A profile that the kernel has while this lives: all is allowed but to write `/forbidden`.
 struct Profile {
@@ -84,6 +84,7 @@ fn an_exec_enters_a_profile_where_the_container_has_none() {
 
 #[test]
 fn a_profile_that_is_not_loaded_is_told_by_its_name() {
+    deviates!("crun", "has other words");
     needs!(Need::AppArmor);
     let c = Container::with(["label"], set("vessel-no-such-profile"));
     c.run().fails("vessel-no-such-profile");

@@ -51,6 +51,8 @@ fn a_bind_mount_is_recursive_only_where_it_asks() {
 
 #[test]
 fn recursive_options_reach_the_mounts_below() {
+    deviates!("runc" before 1.2, "does not undo them");
+    deviates!("crun", "does not undo them");
     for (options, name, set) in [
         ("rro", "ro", true),
         ("rro rrw", "ro", false),
@@ -81,6 +83,7 @@ fn recursive_options_reach_the_mounts_below() {
 
 #[test]
 fn recursive_options_for_links_reach_the_mounts_below() {
+    deviates!("runc" before 1.2, "does not undo them");
     deviates!("crun", "knows no rnosymfollow");
     for (options, set) in [("rnosymfollow", true), ("rnosymfollow rsymfollow", false)] {
         let mut words = vec!["rbind"];
@@ -169,6 +172,7 @@ fn the_place_of_a_bind_mount_is_made_as_the_source_is() {
 
 #[test]
 fn ids_of_a_mount_are_mapped() {
+    deviates!("runc" before 1.2, "maps no mounts");
     let mut c = Container::new(["stat", "/mnt/zero", "/mnt/seven"]);
     fs::create_dir(c.path("volume")).unwrap();
     for (name, id) in [("zero", 0), ("seven", 7)] {
@@ -194,6 +198,7 @@ fn ids_of_a_mount_are_mapped() {
 
 #[test]
 fn a_mount_without_mappings_takes_those_of_the_container() {
+    deviates!("runc" before 1.2, "maps no mounts");
     let mut c = Container::new(["stat", "/mnt/seven"]);
     fs::create_dir(c.path("volume")).unwrap();
     fs::write(c.path("volume/seven"), "").unwrap();
@@ -215,6 +220,8 @@ fn a_mount_without_mappings_takes_those_of_the_container() {
 /// lies there before anything is mounted.
 #[test]
 fn a_source_inside_the_root_has_the_mounts_before_it() {
+    deviates!("runc" before 1.2, "takes the mounts in another order");
+    deviates!("crun", "takes the mounts in another order");
     for user_namespace in [false, true] {
         for mapped in [false, true] {
             let mut c = Container::new(["cat", "/final/sub/file", "--", "stat", "/final/sub/file"]);
@@ -282,6 +289,8 @@ fn a_source_inside_the_root_stays_inside() {
 
 #[test]
 fn mappings_that_cannot_be_are_refused() {
+    deviates!("runc" before 1.2, "maps no mounts");
+    deviates!("crun", "leaves a cgroup behind");
     let maps = json!([{"containerID": 0, "hostID": 3000, "size": 10}]);
     let mut half = bind("/etc", &["bind", "idmap"]);
     half["uidMappings"] = maps.clone();
@@ -295,6 +304,8 @@ fn mappings_that_cannot_be_are_refused() {
 
 #[test]
 fn flags_of_a_source_cannot_be_cleared_in_a_user_namespace() {
+    deviates!("runc" before 1.2, "passes the options over");
+    deviates!("crun", "clears what may be cleared, and says nothing");
     needs!(Need::Program("unshare"));
     let run = |options: &[&str]| {
         let c = Container::with(["mountinfo"], |config| {
@@ -313,6 +324,8 @@ fn flags_of_a_source_cannot_be_cleared_in_a_user_namespace() {
 /// Without a user namespace a bind mount has what it asks for, and only that, if it asks for anything.
 #[test]
 fn flags_of_a_source_are_kept_only_where_no_option_is_given() {
+    deviates!("runc" before 1.2, "keeps them");
+    deviates!("crun", "keeps none of them");
     needs!(Need::Program("unshare"));
     for (options, kept) in [(vec!["bind"], true), (vec!["bind", "ro"], false), (vec!["bind", "dev"], false)] {
         let c = Container::with(["mountinfo"], |config| {
@@ -327,6 +340,7 @@ fn flags_of_a_source_are_kept_only_where_no_option_is_given() {
 /// More bind mounts than the caller may have files open, and the limit of the program is the caller's.
 #[test]
 fn many_bind_mounts_need_no_higher_limit() {
+    deviates!("runc" before 1.2, "gives its own limit away");
     needs!(Need::Program("prlimit"));
     let mut c = Container::new(["rlimit", "NOFILE", "--", "cat", "/v/149"]);
     fs::write(c.path("file"), "bound\n").unwrap();

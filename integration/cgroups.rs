@@ -38,6 +38,7 @@ fn end(pid: i32) {
 
 #[test]
 fn limits_of_memory_pids_and_cpu_are_set() {
+    deviates!("crun", "converts shares in another way");
     let c = limited(json!({
         "memory": {"limit": 67_108_864, "reservation": 33_554_432, "swap": 100_663_296},
         "pids": {"limit": 32},
@@ -70,6 +71,7 @@ fn limits_of_memory_pids_and_cpu_are_set() {
 
 #[test]
 fn bursts_and_idle_groups_are_set() {
+    deviates!("runc" before 1.2, "does not know them");
     needs!(Need::Controller("cpu"), Need::Kernel(5, 15));
     let c = limited(json!({"cpu": {"quota": 50_000, "period": 100_000, "burst": 20_000}}));
     c.started();
@@ -113,6 +115,8 @@ fn without_limits_there_are_none() {
 
 #[test]
 fn a_pids_limit_of_zero_forbids_forks_and_a_negative_one_allows_all() {
+    deviates!("runc" before 1.5, "takes zero for none");
+    deviates!("crun", "takes zero for none");
     let c = Container::with(["fork", "1"], |config| config["linux"]["resources"] = json!({"pids": {"limit": 0}}));
     let out = c.run();
     assert!(out.stdout.contains("EAGAIN"), "{out}");
@@ -131,6 +135,7 @@ fn a_program_that_exceeds_its_memory_is_ended() {
 
 #[test]
 fn files_of_v2_are_set_by_their_names() {
+    deviates!("crun", "leaves a cgroup behind");
     needs!(Need::CgroupV2, Need::Controller("memory"));
     let c = limited(json!({
         "memory": {"limit": 67_108_864},
@@ -152,6 +157,7 @@ fn files_of_v2_are_set_by_their_names() {
 
 #[test]
 fn a_limit_of_a_controller_that_is_not_there_is_an_error_with_its_name() {
+    deviates!("crun", "leaves a cgroup behind");
     if missing(&[Need::Controller("hugetlb")]).is_none() {
         skip!("the controller hugetlb is there");
     }
@@ -162,6 +168,7 @@ fn a_limit_of_a_controller_that_is_not_there_is_an_error_with_its_name() {
 
 #[test]
 fn devices_are_denied_unless_a_rule_allows_them() {
+    deviates!("crun", "allows all where there is no rule");
     needs!(Need::File("/dev/loop-control"));
     let open = |rules: Value| {
         let c = Container::with(["open", "/dev/probe", "r"], |config| {
@@ -214,6 +221,8 @@ fn device_rules_that_cannot_be_read_name_their_place() {
 
 #[test]
 fn a_cgroup_that_is_in_use_is_refused_and_left_alone() {
+    deviates!("runc" before 1.2, "only warns");
+    deviates!("crun", "enters it all the same");
     let first = Container::new(["sleep"]);
     first.started();
     let mut second = Container::new(["sleep"]);
@@ -226,6 +235,7 @@ fn a_cgroup_that_is_in_use_is_refused_and_left_alone() {
 
 #[test]
 fn a_frozen_cgroup_is_refused() {
+    deviates!("crun", "enters it all the same");
     let c = Container::new(["exit", "0"]);
     let (dir, file, stop, go) = if v2() {
         (dirs(c.cgroups_path()).remove(0), "cgroup.freeze", "1", "0")
@@ -244,6 +254,7 @@ fn a_frozen_cgroup_is_refused() {
 
 #[test]
 fn a_container_is_paused_and_resumed() {
+    deviates!("crun", "resumes what is not paused");
     let c = Container::new(["sleep"]);
     c.started();
     c.command("resume", [&c.id]).run().exits(1);
@@ -261,6 +272,7 @@ fn a_container_is_paused_and_resumed() {
 
 #[test]
 fn a_relative_path_and_none_lie_with_the_callers_cgroup() {
+    deviates!("crun", "fails on a path that leads upward");
     let own = Container::cgroup_of(std::process::id() as i32, "pids");
     // On v2 beside it, as a cgroup with processes cannot divide its resources.
     let base = if v2() && own != Path::new(CGROUP_ROOT) { own.parent().unwrap().to_owned() } else { own };
@@ -279,6 +291,7 @@ fn a_relative_path_and_none_lie_with_the_callers_cgroup() {
 
 #[test]
 fn no_path_leads_out_of_the_hierarchy() {
+    deviates!("crun", "fails on a path that leads upward");
     let mut c = Container::new(["sleep"]);
     let path = c.cgroups_path().to_owned();
     c.edit(|config| config["linux"]["cgroupsPath"] = json!(format!("/../..{path}")));
@@ -290,6 +303,7 @@ fn no_path_leads_out_of_the_hierarchy() {
 /// Where the container's cgroup cannot be entered, the process goes where init is, unless a cgroup is asked for.
 #[test]
 fn exec_follows_init_that_has_left_its_cgroup() {
+    deviates!("crun", "enters another cgroup where that is in use");
     needs!(Need::CgroupV2, Need::Controller("pids"));
     let c = Container::new(["sleep"]);
     c.started();
@@ -317,6 +331,7 @@ fn exec_follows_init_that_has_left_its_cgroup() {
 
 #[test]
 fn exec_enters_a_sub_cgroup() {
+    deviates!("runc" before 1.5, "has other words");
     deviates!("crun", "has other words");
     let c = Container::new(["sleep"]);
     c.started();
@@ -388,6 +403,7 @@ fn the_cgroup_is_gone_with_the_container() {
 
 #[test]
 fn a_container_without_a_manager_stays_where_its_caller_is() {
+    deviates!("crun", "has other values for this flag");
     if runtime_kind() == "runc" {
         skip!("runc has no --cgroup-manager");
     }

@@ -102,11 +102,13 @@ fn a_wrong_number_of_arguments_shows_the_help_on_standard_output() {
 
 #[test]
 fn a_flag_without_its_value_is_told_in_the_words_that_podman_matches() {
+    deviates!("crun", "has other words");
     bare(&["create", "--bundle"]).run().exits(1).fails("flag needs an argument");
 }
 
 #[test]
 fn repeated_global_flags_are_taken_and_the_last_one_holds() {
+    deviates!("crun", "takes flags only as they are named");
     let c = Container::new(["echo"]);
     fs::create_dir_all(c.root()).unwrap();
     let root = c.root();
@@ -139,12 +141,12 @@ fn no_container_is_no_line_and_null() {
 
 #[test]
 fn operations_on_a_missing_container_say_so() {
+    deviates!("crun", "has other words");
     let c = Container::new(["echo"]);
     for command in ["start", "state", "kill", "delete", "pause", "resume", "ps"] {
         c.command(command, ["missing"]).run().exits(1).fails("does not exist");
     }
     c.command("delete", ["--force", "missing"]).run().ok();
-    deviates!("crun", "exits with 1");
     c.command("exec", ["missing", "true"]).run().exits(255).fails("exec failed: ");
 }
 

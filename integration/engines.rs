@@ -364,6 +364,7 @@ fn the_callers_groups_are_kept_where_an_engine_asks_for_it() {
 
 #[test]
 fn containerd_drives_it_through_its_shim() {
+    deviates!("crun", "has other words");
     needs!(Need::Program("containerd"), Need::Program("ctr"), Need::CgroupV2);
     let mut engine = Engine::podman();
     let dir = engine.c.dir.clone();
@@ -406,6 +407,7 @@ fn containerd_drives_it_through_its_shim() {
 
 #[test]
 fn docker_runs_containers() {
+    deviates!("crun", "has other words");
     needs!(Need::Program("dockerd"), Need::CgroupV2);
     let mut engine = Engine::podman();
     let dir = engine.c.dir.clone();

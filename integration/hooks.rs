@@ -38,6 +38,7 @@ fn bind_test_directory(c: &mut Container) {
 
 #[test]
 fn hooks_run_in_order_in_their_namespaces_with_the_state() {
+    deviates!("crun", "tells the status created");
     needs!(Need::Busybox);
     deviates!("runc" before 1.6, "runs the poststart hooks in create");
     let mut c = Container::new(["append", "/t/log", "program\n"]);
@@ -107,6 +108,7 @@ fn hooks_run_in_order_in_their_namespaces_with_the_state() {
 /// A createContainer hook finds the root as its current directory; there the runtime's own does not count.
 #[test]
 fn the_current_directory_of_create_container_hooks_is_the_root() {
+    deviates!("crun", "takes the directory of the runtime");
     for mount_namespace in [true, false] {
         if !mount_namespace {
             deviates!("runc", "wants a /proc in the root");
@@ -145,6 +147,7 @@ fn a_failing_hook_is_an_error_that_names_it_and_undoes_the_container() {
 
 #[test]
 fn a_failing_start_container_hook_keeps_the_program_from_running() {
+    deviates!("crun", "runs it all the same");
     deviates!("runc", "start succeeds all the same");
     let mut c = Container::new(["write", "/t/program", "ran"]);
     bind_test_directory(&mut c);
@@ -267,6 +270,7 @@ fn a_hook_need_not_read_its_state_and_may_print_much() {
 
 #[test]
 fn a_hook_may_be_named_by_its_path_alone() {
+    deviates!("crun", "ends with another code");
     let mut c = Container::new(["exit", "0"]);
     c.edit(|config| config["hooks"]["createRuntime"] = json!([{"path": "/bin/true"}]));
     c.run().ok();

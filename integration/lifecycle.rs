@@ -16,6 +16,7 @@ fn run_gives_the_output_and_the_exit_code_of_the_program() {
 
 #[test]
 fn run_deletes_the_container_at_its_end() {
+    deviates!("crun", "has other words");
     let c = Container::new(["exit", "3"]);
     c.run().exits(3);
     c.nothing_left();
@@ -48,6 +49,7 @@ fn the_program_starts_with_start_and_not_with_create() {
 
 #[test]
 fn the_state_has_what_the_specification_and_engines_ask_for() {
+    deviates!("crun", "tells the root as it is written");
     let mut c = Container::new(["sleep"]);
     c.edit(|config| config["annotations"] = json!({"org.example.key": "value"}));
     c.create().ok();
@@ -78,6 +80,7 @@ fn an_id_is_used_once() {
 
 #[test]
 fn ids_that_are_no_names_are_refused() {
+    deviates!("crun", "takes any");
     let c = Container::new(["echo", "must not run"]);
     for id in ["", ".", "..", "a/b", "../x", "a b", "a\nb", "ä", "a*"] {
         let out = c.command("run", ["--bundle"]).arg(c.bundle()).arg(id).run();
@@ -97,6 +100,7 @@ fn ids_may_have_the_characters_that_engines_use() {
 
 #[test]
 fn an_unknown_container_is_an_error_that_engines_know() {
+    deviates!("crun", "has other words");
     let c = Container::new(["echo"]);
     for args in [&["state", "nobody"][..], &["start", "nobody"], &["kill", "nobody", "9"], &["delete", "nobody"]] {
         c.runtime().args(args).run().exits(1).fails("does not exist");
@@ -118,6 +122,7 @@ fn start_is_an_error_unless_the_container_is_created() {
 
 #[test]
 fn kill_is_an_error_when_the_container_is_stopped() {
+    deviates!("crun", "has other words");
     let c = Container::new(["exit", "0"]);
     c.started();
     c.wait_status("stopped");
@@ -138,6 +143,7 @@ fn kill_reaches_a_created_container() {
 /// Also as the first process of its pid namespace, which has no default action for a signal.
 #[test]
 fn a_created_container_ends_by_any_signal_that_ends_programs() {
+    deviates!("crun", "ends by KILL alone");
     for signal in ["TERM", "INT", "HUP", "QUIT"] {
         let c = Container::new(["echo", "never"]);
         c.create().ok();
@@ -149,6 +155,7 @@ fn a_created_container_ends_by_any_signal_that_ends_programs() {
 
 #[test]
 fn kill_takes_signals_by_name_and_by_number() {
+    deviates!("crun", "wants capitals");
     let c = Container::new(["trap", "HUP", "USR1", "USR2", "INT", "QUIT", "TERM"]);
     c.started();
     c.wait_for("ready");
@@ -208,6 +215,7 @@ fn changes_of_the_configuration_after_create_have_no_effect() {
 
 #[test]
 fn a_failed_create_leaves_nothing() {
+    deviates!("crun", "leaves a cgroup behind");
     type Fault = fn(&mut serde_json::Value);
     let faults: [(&str, Fault); 7] = [
         ("no such program", |c| c["process"]["args"] = json!(["/no/such/program"])),
@@ -241,6 +249,7 @@ fn a_failed_create_leaves_nothing() {
 
 #[test]
 fn a_failed_run_says_why_in_one_line() {
+    deviates!("crun", "has other words");
     deviates!("runc" before 1.5, "logs in several lines");
     let mut c = Container::new(["echo"]);
     c.edit(|config| config["process"]["args"] = json!(["/no/such/program"]));
@@ -284,6 +293,7 @@ fn the_bundle_is_the_current_directory_by_default() {
 
 #[test]
 fn exec_gives_the_output_and_the_exit_code_of_its_program() {
+    deviates!("crun", "leaves init after a delete by force");
     let c = Container::new(["sleep"]);
     c.started();
     c.exec(["echo", "inside"]).ok().line("inside");
@@ -296,6 +306,7 @@ fn exec_gives_the_output_and_the_exit_code_of_its_program() {
 
 #[test]
 fn exec_needs_a_running_container() {
+    deviates!("crun", "ends with another code");
     let c = Container::new(["exit", "0"]);
     c.started();
     c.wait_status("stopped");
@@ -337,6 +348,7 @@ fn run_passes_standard_input_on() {
 
 #[test]
 fn list_shows_the_containers_of_the_root() {
+    deviates!("crun", "has other columns");
     let c = Container::new(["sleep"]);
     let second = format!("{}-second", c.id);
     c.started();

@@ -87,6 +87,7 @@ fn v1() -> bool {
 
 #[test]
 fn every_option_takes_effect_on_a_new_file_system() {
+    deviates!("crun", "does not undo them");
     for (options, with, without) in [
         ("ro", "ro", ""),
         ("ro rw", "rw", "ro"),
@@ -136,6 +137,7 @@ fn options_that_only_new_runtimes_know_take_effect() {
 
 #[test]
 fn propagation_options_show() {
+    deviates!("crun", "leaves it private");
     for (options, want) in [
         ("shared", "shared:"),
         ("rshared", "shared:"),
@@ -189,6 +191,7 @@ fn the_kernels_reason_is_told() {
 
 #[test]
 fn a_tmpfs_has_the_mode_of_the_directory_that_it_hides() {
+    deviates!("runc" before 1.4, "prefers the mode of the directory");
     for (options, mode) in [(vec![], "0751"), (vec!["mode=1700"], "1700")] {
         let mut c = Container::with(["stat", "/mnt"], |config| add(config, tmpfs(&options)));
         fs::create_dir(c.rootfs().join("mnt")).unwrap();

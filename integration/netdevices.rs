@@ -28,6 +28,8 @@ fn needs_devices() -> Option<&'static str> {
 
 #[test]
 fn a_device_moves_with_what_it_has() {
+    deviates!("runc" before 1.4, "moves none");
+    deviates!("crun" before 1.24, "moves none");
     needs!(Need::Program("unshare"), Need::Program("ip"), Need::Busybox);
     if let Some(reason) = needs_devices() {
         crate::skip!("{reason}");
@@ -46,6 +48,7 @@ fn a_device_moves_with_what_it_has() {
 
 #[test]
 fn a_new_name_may_leave_the_number_to_the_kernel() {
+    deviates!("crun" before 1.24, "moves none");
     needs!(Need::Program("unshare"), Need::Program("ip"));
     deviates!("runc", "looks for the name as it is written");
     if let Some(reason) = needs_devices() {
@@ -58,6 +61,8 @@ fn a_new_name_may_leave_the_number_to_the_kernel() {
 
 #[test]
 fn a_device_that_cannot_move_is_an_error_and_stays() {
+    deviates!("runc" before 1.4, "moves none");
+    deviates!("crun" before 1.24, "moves none");
     needs!(Need::Program("unshare"), Need::Program("ip"));
     if let Some(reason) = needs_devices() {
         crate::skip!("{reason}");

@@ -27,6 +27,7 @@ fn a_container_that_runs_in_the_foreground_obeys_other_commands() {
 
 #[test]
 fn a_fifo_in_the_image_is_no_file_to_wait_for() {
+    deviates!("crun", "waits for whoever opens it");
     deviates!("runc", "waits for whoever opens it");
     let c = Container::new(["env"]);
     let passwd = c.rootfs().join("etc/passwd");
@@ -43,6 +44,7 @@ fn a_fifo_in_the_image_is_no_file_to_wait_for() {
 
 #[test]
 fn an_agent_that_is_not_there_ends_the_process_at_once() {
+    deviates!("crun", "wants it in create already");
     deviates!("runc", "wants it in create already");
     let mut c = Container::new(["sleep"]);
     let path = c.path("agent");
@@ -66,6 +68,7 @@ fn an_agent_that_is_not_there_ends_the_process_at_once() {
 
 #[test]
 fn a_low_limit_of_open_files_is_the_programs_alone() {
+    deviates!("crun", "fails where it needs more itself");
     deviates!("runc", "fails where init itself needs more");
     let limits = |text: &str| -> Vec<String> {
         let line = text.lines().find(|l| l.starts_with("Max open files")).expect("the limit").to_owned();
@@ -89,6 +92,7 @@ fn a_low_limit_of_open_files_is_the_programs_alone() {
 
 #[test]
 fn a_timeout_of_ages_is_no_fault() {
+    deviates!("crun", "takes no such number");
     deviates!("runc", "takes it for a negative one");
     let c = Container::with(["echo", "ran"], |config| {
         config["hooks"] = json!({"createRuntime": [{"path": "/bin/true", "timeout": i64::MAX}]});
@@ -98,6 +102,8 @@ fn a_timeout_of_ages_is_no_fault() {
 
 #[test]
 fn kill_ends_all_of_a_container_in_a_joined_pid_namespace() {
+    deviates!("runc" before 1.2, "kills init alone");
+    deviates!("crun", "kills init alone");
     let pod = Container::new(["sleep"]);
     pod.started();
     let c = Container::with(["fork", "2", "--", "sleep"], |config| {
@@ -143,6 +149,7 @@ fn the_program_ignores_no_signal_that_its_caller_does() {
 
 #[test]
 fn an_ordinary_user_raises_the_oom_score_of_exec_too() {
+    deviates!("crun", "leaves it as it is");
     let mut c = Container::rootless(["sleep"]);
     c.edit(|config| config["process"]["oomScoreAdj"] = json!(321));
     c.started();
@@ -151,6 +158,8 @@ fn an_ordinary_user_raises_the_oom_score_of_exec_too() {
 
 #[test]
 fn an_ordinary_user_joins_the_namespaces_of_a_pod() {
+    deviates!("runc" before 1.2, "wants mappings also for a joined user namespace");
+    deviates!("crun", "joins them in another order");
     let pod = Container::rootless(["sleep"]);
     pod.started();
     let pid = pod.pid();

@@ -90,6 +90,7 @@ fn a_terminal_and_a_socket_go_together_when_the_runtime_detaches() {
 
 #[test]
 fn a_socket_that_nobody_listens_on_is_an_error() {
+    deviates!("crun", "has other words");
     let c = terminal(["echo"]);
     let path = c.path("nobody");
     c.create_cmd_with(&["--console-socket", path.to_str().unwrap()]).run().exits(1).fails("no such file or directory");
@@ -113,6 +114,8 @@ fn is_raw(pty: &Pty) -> bool {
 
 #[test]
 fn in_the_foreground_the_terminal_is_copied() {
+    deviates!("runc" before 1.2, "sets the size of the terminal late");
+    deviates!("crun", "sets the size of the terminal late");
     let c = terminal(["winsize", "--", "trap", "WINCH", "INT", "--", "readline", "--", "exit", "9"]);
     let (mut pty, mut run) = on_a_terminal(&c, 40, 120);
     let text = pty.read_until("ready");
@@ -163,6 +166,7 @@ fn the_modes_are_untouched_when_the_container_cannot_be_made() {
 
 #[test]
 fn all_output_comes_before_the_end() {
+    deviates!("crun", "wants a terminal of its own");
     needs!(Need::Busybox);
     deviates!("runc", "wants a terminal of its own");
     let mut c = terminal(["unused"]);
@@ -179,6 +183,7 @@ fn all_output_comes_before_the_end() {
 
 #[test]
 fn whoever_goes_on_writing_is_not_waited_for() {
+    deviates!("crun", "wants a terminal of its own");
     needs!(Need::Busybox);
     deviates!("runc", "wants a terminal of its own");
     let c = Container::new(["sleep"]);
