@@ -268,6 +268,26 @@ fn podman_changes_limits_of_a_container_that_runs() {
     podman.act(&["rm", "--force", "--time", "0", "one"]).ok();
 }
 
+/// What podman does where it is not told who makes cgroups.
+fn scope_by(podman: &Engine) {
+    let cmd = podman.cmd(&["--cgroup-manager", "systemd", "run", "--rm", "--network", "none", "--pids-limit", "30"]);
+    let cmd = cmd.args(LIMITS).arg("--rootfs").arg(podman.c.rootfs()).arg("/probe");
+    let out = cmd.args(["cat", "/sys/fs/cgroup/pids.max", "--", "exit", "5"]).run().exits(5);
+    assert_eq!(out.stdout, "30\n", "{out}");
+}
+
+#[test]
+fn podman_has_systemd_make_the_cgroup() {
+    needs!(Need::Program("podman"), Need::CgroupV2, Need::Systemd);
+    scope_by(&Engine::podman());
+}
+
+#[test]
+fn podman_of_an_ordinary_user_has_her_systemd_make_the_cgroup() {
+    needs!(Need::Program("podman"), Need::CgroupV2, Need::Subids, Need::UserSystemd);
+    scope_by(&Engine::rootless());
+}
+
 #[test]
 fn podman_gives_all_rights_or_an_init() {
     needs!(Need::Program("podman"), Need::Program("catatonit"));
