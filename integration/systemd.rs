@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::harness::{CGROUP_ROOT, Cmd, Container, Need, User, eventually, suite};
-use crate::needs;
+use crate::{deviates, needs};
 
 /// A container in a slice below another, with a name that no other has.
 fn scoped<S: AsRef<str>>(args: impl IntoIterator<Item = S>, edit: impl FnOnce(&mut Value)) -> Container {
@@ -45,6 +45,7 @@ fn without_flag(c: &Container, args: &[&str]) -> Cmd {
 
 #[test]
 fn a_container_is_a_scope() {
+    deviates!("crun", "makes a cgroup within it");
     needs!(Need::Systemd, Need::CgroupV2);
     let c = scoped(["sleep"], |config| {
         config["linux"]["resources"] = json!({
@@ -118,6 +119,7 @@ fn limits_and_devices_outlive_a_reload() {
 
 #[test]
 fn changed_limits_are_told_to_systemd() {
+    deviates!("crun", "rounds in another way");
     needs!(Need::Systemd, Need::CgroupV2);
     let c = scoped(["sleep"], |config| config["linux"]["resources"] = json!({"pids": {"limit": 32}}));
     c.started();
@@ -137,6 +139,7 @@ fn changed_limits_are_told_to_systemd() {
 
 #[test]
 fn annotations_are_properties() {
+    deviates!("crun", "knows fewer types");
     needs!(Need::Systemd, Need::CgroupV2);
     let c = scoped(["sleep"], |config| {
         config["annotations"] = json!({
@@ -161,6 +164,7 @@ fn annotations_are_properties() {
 
 #[test]
 fn annotations_that_systemd_refuses_leave_nothing() {
+    deviates!("crun", "has other words");
     needs!(Need::Systemd, Need::CgroupV2);
     for (name, value, want) in [
         ("KillSignal", "what", "annotations[org.systemd.property.KillSignal]"),
@@ -179,6 +183,7 @@ fn annotations_that_systemd_refuses_leave_nothing() {
 
 #[test]
 fn a_limit_of_one_process_has_room_for_init() {
+    deviates!("crun", "sets it within the scope alone");
     needs!(Need::Systemd, Need::CgroupV2);
     let c = scoped(["sleep"], |config| config["linux"]["resources"] = json!({"pids": {"limit": 0}}));
     c.started();
@@ -197,6 +202,7 @@ fn a_failed_creation_leaves_no_scope() {
 
 #[test]
 fn a_unit_that_has_failed_is_in_nobodys_way() {
+    deviates!("crun", "fails");
     needs!(Need::Systemd, Need::CgroupV2);
     let c = scoped(["sleep"], |config| {
         config["annotations"] = json!({
@@ -219,6 +225,7 @@ fn a_unit_that_has_failed_is_in_nobodys_way() {
 
 #[test]
 fn a_scope_that_is_in_use_is_refused() {
+    deviates!("crun", "has other words");
     needs!(Need::Systemd, Need::CgroupV2);
     let c = scoped(["sleep"], |_| {});
     c.started();
@@ -246,6 +253,7 @@ fn a_frozen_cgroup_that_is_no_unit_is_refused() {
 
 #[test]
 fn a_path_that_is_no_scope_is_refused() {
+    deviates!("crun", "has other words");
     needs!(Need::Systemd, Need::CgroupV2);
     for path in ["/a/b", "system.slice:x", "nothing:p:n", "a--b.slice:p:n", "system.slice::x.slice"] {
         let mut c = Container::new(["echo", "must not run"]);
@@ -259,6 +267,7 @@ fn a_path_that_is_no_scope_is_refused() {
 
 #[test]
 fn a_container_without_a_path_lies_in_system_slice() {
+    deviates!("crun", "makes a cgroup within it");
     needs!(Need::Systemd, Need::CgroupV2);
     let mut c = Container::with(["sleep"], |config| {
         config["linux"].as_object_mut().unwrap().remove("cgroupsPath");
@@ -271,6 +280,7 @@ fn a_container_without_a_path_lies_in_system_slice() {
 
 #[test]
 fn an_ordinary_users_container_is_a_scope_of_hers() {
+    deviates!("crun", "makes a cgroup within it");
     needs!(Need::UserSystemd, Need::CgroupV2);
     let mut c = Container::rootless(["sleep"]);
     c.edit(|config| config["linux"]["resources"] = json!({"memory": {"limit": 67_108_864}, "pids": {"limit": 32}}));
