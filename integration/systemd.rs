@@ -135,6 +135,9 @@ fn changed_limits_are_told_to_systemd() {
     assert_eq!(property(&unit(&c), "CPUQuotaPerSecUSec"), "510ms");
     systemctl(&["daemon-reload"]);
     check();
+    // systemd has no period where there is no limit.
+    c.command("update", ["--cpu-quota", "-1", "--cpu-period", "50000"]).arg(&c.id).run().ok();
+    assert_eq!(c.cgroup_file("", "cpu.max"), "max 50000");
 }
 
 #[test]

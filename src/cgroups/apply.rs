@@ -40,6 +40,15 @@ pub(super) fn cpu_max(cgroup: &Cgroup) -> Option<(i64, u64)> {
     Some((quota, period.parse().ok()?))
 }
 
+/// Writes `cpu.max` again: the period of a quota that is no limit is none to systemd, which sets the default.
+pub(super) fn period(cgroup: &Cgroup, resources: &LinuxResources) -> Result<()> {
+    let mut writes = limits::plan(Some(resources), None, cgroup.unified)?;
+    writes.retain(|write| write.file == "cpu.max");
+    let Some(dir) = cgroup.v2().filter(|_| !writes.is_empty()) else { return Ok(()) };
+    systemd::round(&mut writes);
+    Target::open(dir.directory(), cgroup.rootless, None)?.write_group(&writes)
+}
+
 fn carry_out(
     cgroup: &Cgroup,
     resources: Option<&LinuxResources>,

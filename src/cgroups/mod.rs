@@ -143,7 +143,10 @@ impl Cgroup {
     /// put back. What is returned can put them all back.
     pub fn update(&self, resources: &LinuxResources, pids_limit: Option<i64>) -> Result<Undo> {
         let undo = apply::update(self, resources, pids_limit)?;
-        let told = self.unit.as_ref().map_or(Ok(()), |unit| systemd::update(unit, resources, pids_limit));
+        let told = self.unit.as_ref().map_or(Ok(()), |unit| {
+            systemd::update(unit, resources, pids_limit)?;
+            apply::period(self, resources)
+        });
         if told.is_err() {
             undo.restore();
         }
