@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::harness::{CGROUP_ROOT, Cmd, Container, Need, Output, Pty, Running, User, eventually, runtime, suite};
 use crate::{deviates, needs};
@@ -14,7 +15,12 @@ struct Engine {
     daemon: Option<Running>,
     /// A directory with a short path, which engines ask for where they have sockets.
     short: PathBuf,
+    /// The turn of an ordinary user's engine: all of hers share one process that holds her user namespace, and each ends
+    /// it when it goes.
+    _turn: Option<MutexGuard<'static, ()>>,
 }
+
+static TURN: Mutex<()> = Mutex::new(());
 
 /// Flags without which engines ask for more than a root without CAP_SYS_RESOURCE may give.
 const LIMITS: [&str; 4] = ["--ulimit", "nofile=512:1024", "--ulimit", "nproc=1000:1000"];
@@ -23,13 +29,16 @@ impl Engine {
     fn podman() -> Engine {
         let short = suite().dir.join(suite().number().to_string());
         fs::create_dir(&short).unwrap();
-        Engine { c: Container::new(["echo"]), user: None, daemon: None, short }
+        Engine { c: Container::new(["echo"]), user: None, daemon: None, short, _turn: None }
     }
 
     /// podman of an ordinary user.
     fn rootless() -> Engine {
         let user = User::ordinary();
+        // A test that failed in its turn has ended it all the same.
+        let turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut engine = Engine::podman();
+        engine._turn = Some(turn);
         fs::create_dir(engine.c.path("home")).unwrap();
         engine.c.own(&user);
         std::os::unix::fs::chown(&engine.short, Some(user.uid), Some(user.gid)).unwrap();
