@@ -167,3 +167,33 @@ fn without_a_new_keyring_the_callers_stays() {
     let out = c.command("run", ["--no-new-keyring", "--bundle"]).arg(c.bundle()).arg(&c.id).run();
     assert!(!out.stdout.contains(";_ses."), "{out}");
 }
+
+/// CVE-2024-21626: no descriptor that the runtime has open leads out of the container by the working directory.
+#[test]
+fn the_working_directory_is_not_reached_through_descriptors() {
+    let running = Container::new(["sleep"]);
+    running.started();
+    running.exec_cmd(&["--cwd", "/proc/self"], ["cwd"]).run().ok();
+    for number in 3..24 {
+        let path = format!("/proc/self/fd/{number}");
+        let c = Container::with(["cwd"], |config| config["process"]["cwd"] = json!(path));
+        let out = c.run();
+        assert_ne!(out.code, 0, "{path}: {out}");
+        let below = Container::with(["cwd"], |config| config["process"]["cwd"] = json!(format!("{path}/made")));
+        assert_ne!(below.run().code, 0);
+        let out = running.exec_cmd(&["--cwd", &path], ["cwd"]).run();
+        assert_ne!(out.code, 0, "exec in {path}: {out}");
+    }
+}
+
+/// CVE-2021-43784: what is too long for any message or path is an error, and not cut.
+#[test]
+fn a_path_of_a_namespace_may_be_too_long() {
+    let c = Container::with(["echo"], |config| {
+        let long = format!("/proc/{}/ns/ipc", "x/".repeat(35_000));
+        config["linux"]["namespaces"] =
+            json!([{"type": "mount"}, {"type": "pid"}, {"type": "uts"}, {"type": "ipc", "path": long}]);
+    });
+    c.run().exits(1).fails("name too long");
+    c.nothing_left();
+}
