@@ -135,6 +135,12 @@ pub(super) fn ignored(resources: &LinuxResources, unified: bool) -> Vec<String> 
     if kernel {
         warnings.push(left_out("memory.kernel", "the kernel has dropped limits of its own memory"));
     }
+    if cpu.is_some_and(|cpu| set(cpu.shares()) && cpu.idle() == Some(1)) {
+        warnings.push(left_out(
+            "cpu.shares",
+            "unable to apply both cpu.shares and cpu.idle, as an idle cgroup has a weight of its own",
+        ));
+    }
     let v2 = v2.into_iter().filter(|&(_, found)| unified && found);
     warnings.extend(v2.map(|(name, _)| left_out(name, "cgroup v2 has nothing like it")));
     warnings
@@ -224,7 +230,7 @@ fn cpu_v1(cpu: &LinuxCpu, writes: &mut Vec<Write>) -> Result<()> {
     let mut add = |field: &str, file: &'static str, value: String| {
         writes.push(Write::new(&format!("cpu.{field}"), "cpu", file, value).ordered());
     };
-    if let Some(shares) = cpu.shares().filter(|&shares| shares != 0) {
+    if let Some(shares) = own_shares(cpu) {
         let bound = shares.clamp(*SHARES.start(), *SHARES.end());
         if shares != bound {
             let word = if shares > bound { "maximum" } else { "minimum" };
@@ -264,7 +270,7 @@ fn cpu_v2(cpu: &LinuxCpu, writes: &mut Vec<Write>) {
     if let Some(idle) = cpu.idle() {
         add("idle", "cpu.idle", idle.to_string());
     }
-    if let Some(shares) = cpu.shares().filter(|&shares| shares != 0) {
+    if let Some(shares) = own_shares(cpu) {
         add("shares", "cpu.weight", weight(shares).to_string());
     }
     let quota = cpu.quota().filter(|&quota| quota != 0);
@@ -278,6 +284,11 @@ fn cpu_v2(cpu: &LinuxCpu, writes: &mut Vec<Write>) {
     if let Some(burst) = cpu.burst() {
         add("burst", "cpu.max.burst", burst.to_string());
     }
+}
+
+/// The shares that can be set: an idle cgroup has a weight of its own, and the kernel refuses another one.
+fn own_shares(cpu: &LinuxCpu) -> Option<u64> {
+    cpu.shares().filter(|&shares| shares != 0 && cpu.idle() != Some(1))
 }
 
 /// Shares (2 to 262144, 1024 by default) as a weight (1 to 10000, 100 by default): a curve through these three points,
@@ -497,6 +508,8 @@ mod tests {
                     "cpuset.mems=0",
                 ],
             ),
+            // An idle cgroup has a weight of its own.
+            (r#"{"cpu":{"shares":512,"idle":1}}"#, &["cpu.idle=1"], &["cpu.idle=1"]),
             (r#"{"cpu":{"quota":-1}}"#, &["cpu.cfs_quota_us=-1"], &["cpu.max=max 100000"]),
             (r#"{"cpu":{"period":20000}}"#, &["cpu.cfs_period_us=20000"], &["cpu.max=max 20000"]),
             (
