@@ -114,12 +114,15 @@ impl Drop for Engine {
         }
         if let Some(user) = &self.user {
             // Her podman keeps a process that holds her user namespace.
-            let pid = fs::read_to_string(format!("/run/user/{}/libpod/tmp/pause.pid", user.uid)).unwrap_or_default();
+            let file = format!("/run/user/{}/libpod/tmp/pause.pid", user.uid);
+            let pid = fs::read_to_string(&file).unwrap_or_default();
             if let Ok(pid) = pid.trim().parse() {
                 let pid = nix::unistd::Pid::from_raw(pid);
                 let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
                 let _ = nix::sys::wait::waitpid(pid, None);
             }
+            // Else the next one would try to join it.
+            let _ = fs::remove_file(&file);
         }
         // Monitors clean up when their engine has answered already.
         if !std::thread::panicking() {
