@@ -282,6 +282,7 @@ fn podman_changes_limits_of_a_container_that_runs() {
 
 /// What podman does where it is not told who makes cgroups.
 fn scope_by(podman: &Engine) {
+    let _calm = crate::systemd::calm();
     let cmd = podman.cmd(&["--cgroup-manager", "systemd", "run", "--rm", "--network", "none", "--pids-limit", "30"]);
     let cmd = cmd.args(LIMITS).arg("--rootfs").arg(podman.c.rootfs()).arg("/probe");
     let out = cmd.args(["cat", "/sys/fs/cgroup/pids.max", "--", "exit", "5"]).run().exits(5);

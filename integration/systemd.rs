@@ -1,5 +1,7 @@
 //! The systemd driver: scopes, their slices and properties, and what becomes of them.
 
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
 use std::fs;
 use std::path::Path;
 
@@ -7,6 +9,17 @@ use serde_json::{Value, json};
 
 use crate::harness::{CGROUP_ROOT, Cmd, Container, Need, User, eventually, suite};
 use crate::{deviates, needs};
+
+/// systemd that executes itself anew drops whoever is talking to it: that test runs while no other one here does.
+static CALM: RwLock<()> = RwLock::new(());
+
+pub fn calm() -> RwLockReadGuard<'static, ()> {
+    CALM.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn alone() -> RwLockWriteGuard<'static, ()> {
+    CALM.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A container in a slice below another, with a name that no other has.
 fn scoped<S: AsRef<str>>(args: impl IntoIterator<Item = S>, edit: impl FnOnce(&mut Value)) -> Container {
@@ -45,6 +58,7 @@ fn without_flag(c: &Container, args: &[&str]) -> Cmd {
 
 #[test]
 fn a_container_is_a_scope() {
+    let _calm = calm();
     deviates!("crun", "makes a cgroup within it");
     needs!(Need::Systemd, Need::CgroupV2);
     let c = scoped(["sleep"], |config| {
@@ -87,6 +101,7 @@ fn a_container_is_a_scope() {
 
 #[test]
 fn limits_and_devices_outlive_a_reload() {
+    let _alone = alone();
     needs!(Need::Systemd, Need::CgroupV2);
     let c = scoped(["sleep"], |config| {
         config["linux"]["resources"] = json!({
@@ -119,6 +134,7 @@ fn limits_and_devices_outlive_a_reload() {
 
 #[test]
 fn changed_limits_are_told_to_systemd() {
+    let _calm = calm();
     deviates!("crun", "rounds in another way");
     needs!(Need::Systemd, Need::CgroupV2);
     let c = scoped(["sleep"], |config| config["linux"]["resources"] = json!({"pids": {"limit": 32}}));
@@ -142,6 +158,7 @@ fn changed_limits_are_told_to_systemd() {
 
 #[test]
 fn annotations_are_properties() {
+    let _calm = calm();
     deviates!("crun", "knows fewer types");
     needs!(Need::Systemd, Need::CgroupV2);
     let c = scoped(["sleep"], |config| {
@@ -167,6 +184,7 @@ fn annotations_are_properties() {
 
 #[test]
 fn annotations_that_systemd_refuses_leave_nothing() {
+    let _calm = calm();
     deviates!("runc", "has other words");
     deviates!("crun", "has other words");
     needs!(Need::Systemd, Need::CgroupV2);
@@ -187,6 +205,7 @@ fn annotations_that_systemd_refuses_leave_nothing() {
 
 #[test]
 fn a_limit_of_one_process_has_room_for_init() {
+    let _calm = calm();
     deviates!("crun", "sets it within the scope alone");
     needs!(Need::Systemd, Need::CgroupV2);
     let c = scoped(["sleep"], |config| config["linux"]["resources"] = json!({"pids": {"limit": 0}}));
@@ -197,6 +216,7 @@ fn a_limit_of_one_process_has_room_for_init() {
 
 #[test]
 fn a_failed_creation_leaves_no_scope() {
+    let _calm = calm();
     needs!(Need::Systemd, Need::CgroupV2);
     let c = scoped(["echo"], |config| config["process"]["args"] = json!(["/no/such/program"]));
     c.run().exits(1);
@@ -206,6 +226,7 @@ fn a_failed_creation_leaves_no_scope() {
 
 #[test]
 fn a_unit_that_has_failed_is_in_nobodys_way() {
+    let _calm = calm();
     deviates!("runc", "has no --cgroup-manager");
     deviates!("crun", "fails");
     needs!(Need::Systemd, Need::CgroupV2);
@@ -230,6 +251,7 @@ fn a_unit_that_has_failed_is_in_nobodys_way() {
 
 #[test]
 fn a_scope_that_is_in_use_is_refused() {
+    let _calm = calm();
     deviates!("runc", "has other words");
     deviates!("crun", "has other words");
     needs!(Need::Systemd, Need::CgroupV2);
@@ -247,6 +269,7 @@ fn a_scope_that_is_in_use_is_refused() {
 
 #[test]
 fn a_frozen_cgroup_that_is_no_unit_is_refused() {
+    let _calm = calm();
     needs!(Need::Systemd, Need::CgroupV2);
     let c = scoped(["echo", "must not run"], |_| {});
     let dir = Path::new(CGROUP_ROOT).join("vesseltest.slice").join(SLICE).join(unit(&c));
@@ -259,6 +282,7 @@ fn a_frozen_cgroup_that_is_no_unit_is_refused() {
 
 #[test]
 fn a_path_that_is_no_scope_is_refused() {
+    let _calm = calm();
     deviates!("runc", "has other words");
     deviates!("crun", "has other words");
     needs!(Need::Systemd, Need::CgroupV2);
@@ -274,6 +298,7 @@ fn a_path_that_is_no_scope_is_refused() {
 
 #[test]
 fn a_container_without_a_path_lies_in_system_slice() {
+    let _calm = calm();
     deviates!("runc", "names it after itself");
     deviates!("crun", "makes a cgroup within it");
     needs!(Need::Systemd, Need::CgroupV2);
@@ -288,6 +313,7 @@ fn a_container_without_a_path_lies_in_system_slice() {
 
 #[test]
 fn an_ordinary_users_container_is_a_scope_of_hers() {
+    let _calm = calm();
     deviates!("runc", "names it after itself");
     deviates!("crun", "makes a cgroup within it");
     needs!(Need::UserSystemd, Need::CgroupV2);

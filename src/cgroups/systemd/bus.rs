@@ -48,11 +48,23 @@ pub(super) struct Manager {
 impl Manager {
     /// Connects to the system's instance, or to that of the user `uid`. To be told of jobs of `unit`.
     pub(super) fn connect(user: Option<u32>, uid: u32, unit: &str) -> Result<Manager> {
+        Manager::connect_within(user, uid, unit, 30)
+    }
+
+    /// The same; so many times again where systemd hangs up before it was asked anything.
+    fn connect_within(user: Option<u32>, uid: u32, unit: &str, tries: u32) -> Result<Manager> {
         let mut tried = Vec::new();
         let mut last = None;
         for (address, bus) in addresses(user) {
             match UnixStream::connect_addr(&address) {
-                Ok(stream) => return Manager::greet(stream, bus, uid, unit),
+                Ok(stream) => match Manager::greet(stream, bus, uid, unit) {
+                    Err(e) if tries > 0 && [libc::ECONNRESET, libc::EPIPE].contains(&e.errno()) => {
+                        // It is executing itself anew (daemon-reexec), and nothing was asked of it yet.
+                        std::thread::sleep(Duration::from_millis(100));
+                        return Manager::connect_within(user, uid, unit, tries - 1);
+                    }
+                    done => return done,
+                },
                 Err(e) => {
                     tried.push(format!("{address:?}"));
                     last = Some(e);
