@@ -1,0 +1,173 @@
+//! Engines that drive the runtime: what they ask for is more than any list of flags tells.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+
+use crate::harness::{CGROUP_ROOT, Cmd, Container, Output, Pty, Running, User, eventually, runtime, suite};
+
+mod containerd;
+mod docker;
+mod podman;
+
+/// An engine with everything of its own in the test's directory and cgroup, and the container's root filesystem.
+struct Engine {
+    c: Container,
+    user: Option<User>,
+    daemon: Option<Running>,
+    /// A directory with a short path, which engines ask for where they have sockets.
+    short: PathBuf,
+    /// The turn of an ordinary user's engine: all of hers share one process that holds her user namespace, and each ends
+    /// it when it goes.
+    _turn: Option<MutexGuard<'static, ()>>,
+}
+
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Flags without which engines ask for more than a root without CAP_SYS_RESOURCE may give.
+const LIMITS: [&str; 4] = ["--ulimit", "nofile=512:1024", "--ulimit", "nproc=1000:1000"];
+
+impl Engine {
+    fn podman() -> Engine {
+        let short = suite().dir.join(suite().number().to_string());
+        fs::create_dir(&short).unwrap();
+        Engine { c: Container::new(["echo"]), user: None, daemon: None, short, _turn: None }
+    }
+
+    /// podman of an ordinary user.
+    fn rootless() -> Engine {
+        let user = User::ordinary();
+        // A test that failed in its turn has ended it all the same.
+        let turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut engine = Engine::podman();
+        engine._turn = Some(turn);
+        fs::create_dir(engine.c.path("home")).unwrap();
+        engine.c.own(&user);
+        std::os::unix::fs::chown(&engine.short, Some(user.uid), Some(user.gid)).unwrap();
+        engine.user = Some(user);
+        engine
+    }
+
+    /// The runtime with the test's state root. podman has a flag for that, but forgets it where it cleans up.
+    fn runtime(&self) -> PathBuf {
+        let script = self.short.join(runtime().file_name().unwrap());
+        if !script.exists() {
+            let call = format!("exec {} --root {} \"$@\"", runtime().display(), self.c.root().display());
+            fs::write(&script, format!("#!/bin/sh\n{call}\n")).unwrap();
+            fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        script
+    }
+
+    /// podman with arguments, to be changed and run.
+    fn cmd(&self, args: &[&str]) -> Cmd {
+        let c = &self.c;
+        let mut cmd = Cmd::new("podman").timeout(180).cwd(&c.dir).env("HOME", c.path("home"));
+        if let Some(user) = &self.user {
+            let session = format!("/run/user/{}", user.uid);
+            let bus = format!("unix:path={session}/bus");
+            cmd = cmd.user(user).env("XDG_RUNTIME_DIR", session).env("DBUS_SESSION_BUS_ADDRESS", bus);
+        }
+        let cmd = cmd.arg("--root").arg(c.path("storage")).arg("--runroot").arg(&self.short);
+        let cmd =
+            cmd.arg("--tmpdir").arg(c.path("tmp")).args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
+        cmd.args(["--events-backend", "none", "--runtime"]).arg(self.runtime()).args(args)
+    }
+
+    /// podman with arguments.
+    #[track_caller]
+    fn act(&self, args: &[&str]) -> Output {
+        self.cmd(args).run()
+    }
+
+    /// `podman run` of the probe, to be changed and run. The image is the container's root filesystem.
+    fn run(&self, flags: &[&str], args: &[&str]) -> Cmd {
+        let cmd = self.cmd(&["run", "--network", "none"]).args(LIMITS);
+        // An ordinary user's podman knows which cgroup she may use.
+        let cmd = if self.user.is_some() { cmd } else { cmd.args(["--cgroup-parent", self.c.cgroups_path()]) };
+        let cmd = cmd.args(flags);
+        let cmd = match flags.last() {
+            Some(&"image") => cmd,
+            _ => cmd.arg("--rootfs").arg(self.c.rootfs()),
+        };
+        cmd.arg("/probe").args(args)
+    }
+
+    /// The root filesystem as a tarball.
+    fn tarball(&self) -> PathBuf {
+        let path = self.c.path("rootfs.tar");
+        Cmd::new("tar").arg("-cf").arg(&path).arg("-C").arg(self.c.rootfs()).arg(".").run().ok();
+        path
+    }
+
+    /// Imports the root filesystem as `image`.
+    fn import(&self) {
+        self.cmd(&["import"]).arg(self.tarball()).arg("image").run().ok();
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(daemon) = &mut self.daemon {
+            daemon.signal(nix::sys::signal::Signal::SIGTERM);
+            if !std::thread::panicking() {
+                daemon.wait();
+            }
+        }
+        if let Some(user) = &self.user {
+            // Her podman keeps a process that holds her user namespace.
+            let file = format!("/run/user/{}/libpod/tmp/pause.pid", user.uid);
+            let pid = fs::read_to_string(&file).unwrap_or_default();
+            if let Ok(pid) = pid.trim().parse() {
+                let pid = nix::unistd::Pid::from_raw(pid);
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+                let _ = nix::sys::wait::waitpid(pid, None);
+            }
+            // Else the next one would try to join it.
+            let _ = fs::remove_file(&file);
+        }
+        // Monitors clean up when their engine has answered already.
+        if !std::thread::panicking() {
+            let process = |line: &String| line.starts_with("process");
+            eventually("the end of the engine's helpers", || (!self.c.left().iter().any(process)).then_some(()));
+        }
+        remove_empty(self.c.cgroups_path());
+        let _ = fs::remove_dir_all(&self.short);
+    }
+}
+
+/// Removes the cgroup that engines made theirs in, as soon as their monitors have left it; other processes in it are a
+/// fault, which the container's own check reports.
+fn remove_empty(cgroup: &str) {
+    fn remove(dir: &Path) -> bool {
+        let below = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir());
+        below.for_each(|p| _ = remove(&p));
+        !dir.exists() || fs::remove_dir(dir).is_ok()
+    }
+    let cgroup = cgroup.trim_start_matches('/');
+    let v1 = fs::read_dir(CGROUP_ROOT).unwrap().flatten().map(|e| e.path().join(cgroup));
+    let mut dirs: Vec<_> = v1.chain([Path::new(CGROUP_ROOT).join(cgroup)]).collect();
+    for _ in 0..500 {
+        dirs.retain(|p| !remove(p));
+        if dirs.is_empty() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+/// A command on a terminal, which is asked for a line: what comes out of the terminal.
+#[track_caller]
+fn on_terminal(cmd: Cmd) -> String {
+    let mut pty = Pty::new();
+    let mut running = cmd.terminal(pty.take_slave()).spawn();
+    let mut shown = pty.read_until("isatty 2 true");
+    std::io::Write::write_all(&mut pty.master, b"typed\n").unwrap();
+    shown.push_str(&pty.read_until("line typed"));
+    running.wait().ok();
+    shown
+}
+
+/// What [`on_terminal`] expects.
+const TERMINAL: [&str; 3] = ["isatty", "--", "readline"];
