@@ -277,3 +277,21 @@ fn a_hook_may_be_named_by_its_path_alone() {
     c.edit(|config| config["hooks"]["createRuntime"] = json!([{"path": "/no/such/hook"}]));
     c.run().exits(1).fails("no such file or directory");
 }
+
+/// One that hangs makes the commands of others fail in the end, and `delete --force` ends it: create, hook and container.
+#[test]
+fn delete_by_force_ends_a_create_that_hangs_in_a_hook() {
+    deviates!("runc", "has no lock, and leaves the hook behind");
+    deviates!("crun", "has no lock, and leaves the hook behind");
+    let mut c = with_hooks("createRuntime", &["echo $$ >DIR/pid; mv DIR/pid DIR/hook; exec sleep 1000"]);
+    c.edit(|config| config["hooks"]["poststop"] = json!([]));
+    let mut create = c.create_cmd().spawn();
+    let hook = crate::harness::eventually("the hook", || fs::read_to_string(c.path("hook")).ok());
+    c.command("start", [&c.id]).run().fails(&format!("process {} works on it", create.pid()));
+    c.command("delete", ["--force", &c.id]).run().ok();
+    create.wait();
+    let hook = hook.trim().parse().unwrap();
+    crate::harness::reap_orphan(hook);
+    c.reap_orphans();
+    c.nothing_left();
+}

@@ -391,14 +391,7 @@ fn a_create_that_is_killed_leaves_only_what_delete_removes() {
         create.wait();
         c.command("delete", ["--force", &c.id]).run().ok();
     }
-    // The orphans are ours to reap. One that lives would keep this test waiting until it fails.
-    for pid in c.left().iter().filter_map(|l| l.strip_prefix("process ")?.trim().parse().ok()) {
-        let ended =
-            || nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), Some(nix::sys::wait::WaitPidFlag::WNOHANG));
-        crate::harness::eventually("the end of an orphan", || {
-            (ended() != Ok(nix::sys::wait::WaitStatus::StillAlive)).then_some(())
-        });
-    }
+    c.reap_orphans();
     c.nothing_left();
 }
 

@@ -351,6 +351,13 @@ impl Container {
         check::left(&self.dir, &self.id, &self.cgroup)
     }
 
+    /// Processes of a command that was killed are the children of this one. One that lives makes the test fail.
+    pub fn reap_orphans(&self) {
+        for pid in self.left().iter().filter_map(|l| l.strip_prefix("process ")?.trim().parse().ok()) {
+            super::reap_orphan(pid);
+        }
+    }
+
     /// Fails the test if anything is left of the container, as after a command that failed.
     #[track_caller]
     pub fn nothing_left(&self) {
@@ -367,11 +374,7 @@ impl Container {
 
     fn reap(&self) {
         for pid in self.pids.borrow_mut().drain(..) {
-            let ended = || {
-                let state = waitpid(Pid::from_raw(pid), Some(nix::sys::wait::WaitPidFlag::WNOHANG));
-                (state != Ok(WaitStatus::StillAlive)).then_some(())
-            };
-            eventually("end of init", ended);
+            super::reap_orphan(pid);
         }
     }
 

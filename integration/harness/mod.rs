@@ -13,7 +13,7 @@ mod term;
 pub use cmd::{Cmd, Output, Running};
 pub use container::Container;
 pub use need::{Need, deviation, missing, skip};
-pub use suite::{CGROUP_ROOT, User, eventually, runtime, runtime_is_before, runtime_kind, suite};
+pub use suite::{CGROUP_ROOT, User, eventually, reap_orphan, runtime, runtime_is_before, runtime_kind, suite};
 pub use term::{ConsoleSocket, Pty, read_until, receive_fd};
 
 /// Ends the test as skipped, with a reason: `skip!("the kernel has no {what}")`.

@@ -96,6 +96,15 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Waits for the end of a process whose parent is gone, and which is a child of this one thereby. One that lives on makes
+/// the test fail.
+#[track_caller]
+pub fn reap_orphan(pid: i32) {
+    let (pid, no_hang) = (nix::unistd::Pid::from_raw(pid), nix::sys::wait::WaitPidFlag::WNOHANG);
+    let ended = || nix::sys::wait::waitpid(pid, Some(no_hang)) != Ok(nix::sys::wait::WaitStatus::StillAlive);
+    eventually("the end of a process", || ended().then_some(()));
+}
+
 impl Suite {
     fn new() -> Suite {
         assert!(nix::unistd::geteuid().is_root(), "the integration tests need root");

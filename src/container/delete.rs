@@ -11,7 +11,7 @@ use crate::{log, sys};
 const PATIENCE: i64 = 10;
 
 pub(super) fn delete(host: &Host, id: &str, force: bool) -> Result<()> {
-    let entry = match store::open_locked(host, id) {
+    let entry = match if force { store::seize(host, id) } else { store::open_locked(host, id) } {
         Err(e) if force && e.cause() == Cause::NotFound => return Ok(()),
         entry => entry?,
     };

@@ -4,6 +4,7 @@ mod create;
 mod delete;
 mod events;
 mod exec;
+mod lock;
 mod start;
 mod state;
 mod store;

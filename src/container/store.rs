@@ -5,13 +5,15 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 
-use super::Host;
 use super::state::State;
+use super::{Host, lock};
 use crate::error::{Cause, Context, Error, Result};
 use crate::init::gate;
+use crate::log;
 
 /// The directory of one container.
 #[derive(Debug)]
@@ -25,6 +27,9 @@ pub(super) struct Entry {
 
 /// What config.json is called until the cgroup is the container's own.
 const UNCLAIMED: &str = ".config.json";
+
+/// How long a command waits for another one that works on the same container.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -75,10 +80,24 @@ pub(super) fn open(host: &Host, id: &str) -> Result<Entry> {
     }
 }
 
-/// The same, and waits until no other command works on the container.
+/// The same, and waits until no other command works on the container; some seconds at most, as one may hang.
 pub(super) fn open_locked(host: &Host, id: &str) -> Result<Entry> {
     let entry = open(host, id)?;
-    if entry.lock_again()? { Ok(entry) } else { Err(missing(id)) }
+    if entry.try_lock()? { entry.unless_deleted() } else { Err(entry.busy()) }
+}
+
+/// The same, but who works on the container for longer than that is killed. What it leaves is for the caller to remove.
+pub(super) fn seize(host: &Host, id: &str) -> Result<Entry> {
+    let entry = open(host, id)?;
+    if !entry.try_lock()? {
+        let Some(pid) = lock::holder(&entry.dir) else { return Err(entry.busy()) };
+        log::warn(&format!("process {pid} has been working on container {id} for too long: it is killed"));
+        lock::end_holder(&entry.dir, pid)?;
+        if !entry.try_lock()? {
+            return Err(entry.busy());
+        }
+    }
+    entry.unless_deleted()
 }
 
 fn missing(id: &str) -> Error {
@@ -128,7 +147,26 @@ impl Entry {
     /// Waits until no other command works on the container. False where it was deleted meanwhile.
     pub(super) fn lock_again(&self) -> Result<bool> {
         self.lock()?;
-        Ok(!rustix::fs::fstat(&self.dir).is_ok_and(|s| s.st_nlink == 0))
+        Ok(self.is_there())
+    }
+
+    fn try_lock(&self) -> Result<bool> {
+        lock::try_for(&self.dir, PATIENCE).context(|| self.path.display())
+    }
+
+    fn busy(&self) -> Error {
+        let id = &self.id;
+        let who = lock::holder(&self.dir).map_or_else(|| "another command".to_string(), |pid| format!("process {pid}"));
+        let remedy = format!("`delete --force {id}` ends that and removes the container");
+        Error::of(Cause::State, format!("container {id} is busy: {who} works on it ({remedy})"))
+    }
+
+    fn unless_deleted(self) -> Result<Entry> {
+        if self.is_there() { Ok(self) } else { Err(missing(&self.id)) }
+    }
+
+    fn is_there(&self) -> bool {
+        !rustix::fs::fstat(&self.dir).is_ok_and(|s| s.st_nlink == 0)
     }
 
     /// The directory.
