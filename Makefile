@@ -58,7 +58,13 @@ build/suite: needs
 lint: needs
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) run --quiet --locked --example docs -- --check
 	hack/layers.sh
+
+# The manual pages and completions, from the table that --help comes from.
+.PHONY: docs
+docs: needs
+	$(CARGO) run --quiet --locked --example docs
 
 .PHONY: layers
 layers:
@@ -75,6 +81,10 @@ ci: lint unit all
 .PHONY: install
 install: $(BIN)
 	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/vessel
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 docs/man/*.8
+	install -D -m 644 docs/completion/vessel.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/vessel
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/zsh/site-functions docs/completion/_vessel
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d docs/completion/vessel.fish
 
 $(BIN):
 	$(MAKE) all

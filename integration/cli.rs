@@ -81,6 +81,28 @@ fn every_command_has_a_help_in_the_layout_of_runc() {
 }
 
 #[test]
+fn completions_know_commands_and_flags() {
+    deviates!("runc", "has no such command");
+    deviates!("crun", "has no such command");
+    let complete = |line: &str, word: usize| {
+        let runtime = runtime();
+        let script = format!(
+            "source <({} completion bash); COMP_WORDS=({line}); COMP_CWORD={word}; _vessel vessel; echo ${{COMPREPLY[@]}}",
+            runtime.display()
+        );
+        let out = Cmd::new("bash").args(["-c", &script]).run().ok();
+        out.stdout.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(complete("vessel upd", 1), ["update"]);
+    assert_eq!(complete("vessel delete --fo", 2), ["--force"]);
+    for shell in ["zsh", "fish"] {
+        let out = bare(&["completion", shell]).run().ok();
+        assert!(out.stdout.contains("--console-socket"), "{out}");
+    }
+    bare(&["completion", "csh"]).run().exits(1).fails("no completion for \"csh\" (bash, zsh and fish are known)");
+}
+
+#[test]
 fn a_wrong_number_of_arguments_shows_the_help_on_standard_output() {
     deviates!("crun", "words its error in its own way");
     for (args, fault) in [

@@ -9,6 +9,9 @@ use crate::spec;
 pub(super) const VERB: Verb = Verb {
     name: "check",
     about: "report every fault of a bundle",
+    details: "Reads config.json as create does, and prints each fault that it finds on a line of its own, with its \
+              place in the file, in place of ending at the first. Nothing is made. The exit code is 0 where there \
+              is no fault.",
     args: "",
     count: Count::Exactly(0),
     flags_first: false,

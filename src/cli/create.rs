@@ -11,6 +11,9 @@ use crate::error::Result;
 pub(super) const VERB: Verb = Verb {
     name: "create",
     about: "create a container",
+    details: "Makes the namespaces, cgroup and root filesystem that config.json describes and runs the hooks of \
+              that time. The program itself waits for `start`. The configuration is kept as it is then: what is \
+              changed in the bundle afterwards has no effect.",
     args: "<container-id>",
     count: Count::Exactly(1),
     flags_first: false,

@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 pub(super) const VERB: Verb = Verb {
     name: "events",
     about: "display container events such as OOM notifications, cpu, memory, and IO usage statistics",
+    details: "Prints JSON objects, one on a line: statistics in intervals, and `oom` each time that the container \
+              runs out of memory. It ends with the container.",
     args: "<container-id>",
     count: Count::Exactly(1),
     flags_first: false,

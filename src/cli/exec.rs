@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 pub(super) const VERB: Verb = Verb {
     name: "exec",
     about: "execute another process in a running container",
+    details: "The process joins the namespaces and the cgroup of the container and has the environment, user and \
+              capabilities of the container's program, but for what the flags say. The exit code is that of the \
+              process, 128 and its number where a signal ended it, and 255 where it could not be run.",
     args: "<container-id> <command> [arguments]  || -p process.json <container-id>",
     count: Count::AtLeast(1),
     flags_first: true,

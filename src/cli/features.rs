@@ -10,6 +10,7 @@ use crate::spec::features;
 pub(super) const VERB: Verb = Verb {
     name: "features",
     about: "show what vessel can do, as JSON",
+    details: "The document has the form that the runtime-spec describes in features.md.",
     args: "",
     count: Count::Exactly(0),
     flags_first: false,

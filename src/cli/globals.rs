@@ -41,6 +41,22 @@ fn command() -> Command {
     ])
 }
 
+/// The flags for programs that write manual pages and completions.
+pub(super) fn documented() -> Command {
+    command()
+        .about("Open Container Initiative runtime")
+        .long_about(
+            "vessel makes and runs containers. A container is described by a bundle: a directory with a root filesystem \
+             and a config.json, as the OCI runtime-spec has it. Engines such as podman, containerd and Docker call it in \
+             the place of runc.\n\nFlags are accepted with one dash or two, and a repeated one holds as it was given last.\n\n\
+             A command exits with 0 where it was done, and with 1 where it failed; run and exec exit with the code of the \
+             program, or 128 and the number of the signal that ended it. exec exits with 255 where the program could not \
+             be run.\n\nThe state of containers is kept in /run/vessel, and for an ordinary user in \
+             $XDG_RUNTIME_DIR/vessel.",
+        )
+        .override_usage("vessel [global options] command [command options] [arguments...]")
+}
+
 /// Takes the global flags off the arguments; the rest begins with the command.
 pub(super) fn read(args: impl Iterator<Item = OsString>) -> Result<(Globals, Vec<OsString>)> {
     let see = |fault: String| Error::of(Cause::Usage, format!("vessel: {fault} (see vessel --help)"));

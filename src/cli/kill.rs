@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 pub(super) const VERB: Verb = Verb {
     name: "kill",
     about: "send a signal (default: SIGTERM) to the container's init process",
+    details: "The signal is a name (KILL, SIGKILL, RTMIN+3) or a number. A container that shares a pid namespace \
+              is killed whole by SIGKILL.",
     args: "<container-id> [signal]",
     count: Count::Between(1, 2),
     flags_first: true,

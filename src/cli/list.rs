@@ -11,6 +11,7 @@ use crate::log;
 pub(super) const VERB: Verb = Verb {
     name: "list",
     about: "list the containers under --root",
+    details: "Containers of others are not seen where their state is under another --root.",
     args: "",
     count: Count::Exactly(0),
     flags_first: false,

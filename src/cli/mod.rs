@@ -1,6 +1,7 @@
 //! The command line: one file per command. It parses as runc does, asks the layers below, and prints.
 
 mod check;
+mod completion;
 mod create;
 mod delete;
 mod events;
@@ -32,6 +33,7 @@ use verb::{Call, Verb, print};
 /// Every command, in the order of the help.
 const VERBS: &[Verb] = &[
     check::VERB,
+    completion::VERB,
     create::VERB,
     delete::VERB,
     events::VERB,
@@ -63,6 +65,11 @@ pub fn main() -> ExitCode {
         log::failure(&error);
     }
     ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+/// The whole command line, for programs that write manual pages and completions.
+pub fn documented() -> clap::Command {
+    globals::documented().subcommands(VERBS.iter().map(Verb::documented))
 }
 
 /// What went wrong, and the exit code that says so.

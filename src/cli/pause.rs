@@ -7,6 +7,7 @@ use crate::error::Result;
 pub(super) const VERB: Verb = Verb {
     name: "pause",
     about: "suspend all processes of a container",
+    details: "The processes are frozen by the cgroup's freezer, and do not notice.",
     args: "<container-id>",
     count: Count::Exactly(1),
     flags_first: false,

@@ -9,6 +9,8 @@ use crate::error::{Context, Error, Result};
 pub(super) const VERB: Verb = Verb {
     name: "ps",
     about: "show the processes of a container",
+    details: "Options that follow the name are those of ps(1), of whose output the lines of the container's \
+              processes are shown. They need a column PID.",
     args: "<container-id> [ps options]",
     count: Count::AtLeast(1),
     flags_first: true,

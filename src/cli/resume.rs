@@ -7,6 +7,7 @@ use crate::error::Result;
 pub(super) const VERB: Verb = Verb {
     name: "resume",
     about: "let the processes of a paused container go on",
+    details: "Thaws what `pause` has frozen.",
     args: "<container-id>",
     count: Count::Exactly(1),
     flags_first: false,

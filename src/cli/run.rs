@@ -12,6 +12,9 @@ use crate::error::Result;
 pub(super) const VERB: Verb = Verb {
     name: "run",
     about: "create and run a container",
+    details: "Does what create and start do. In the foreground, it passes signals and the terminal's size on, \
+              waits for the program, deletes the container and exits with the program's exit code, or 128 and the \
+              number of the signal that ended it.",
     args: "<container-id>",
     count: Count::Exactly(1),
     flags_first: false,

@@ -13,6 +13,7 @@ use crate::spec::example;
 pub(super) const VERB: Verb = Verb {
     name: "spec",
     about: "write a config.json to begin with",
+    details: "The file describes a container that runs a shell in the directory rootfs.",
     args: "",
     count: Count::Exactly(0),
     flags_first: false,

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 pub(super) const VERB: Verb = Verb {
     name: "state",
     about: "output the state of a container as JSON",
+    details: "The object has the form that the runtime-spec describes in runtime.md, \"State\".",
     args: "<container-id>",
     count: Count::Exactly(1),
     flags_first: false,

@@ -13,6 +13,7 @@ use crate::error::{Context, Error, Result};
 pub(super) const VERB: Verb = Verb {
     name: "update",
     about: "update container resource constraints",
+    details: "What no flag names stays as it is. Where one limit cannot be set, all are put back.",
     args: "<container-id>",
     count: Count::Exactly(1),
     flags_first: false,

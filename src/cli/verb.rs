@@ -9,10 +9,15 @@ use super::lex::{get, value};
 use crate::container::Host;
 use crate::error::{Context, Error, Result};
 
+/// How long a line of a description may be.
+const WIDTH: usize = 96;
+
 /// One command: how it is called and what it does.
 pub(super) struct Verb {
     pub(super) name: &'static str,
     pub(super) about: &'static str,
+    /// What more is to know, as one paragraph.
+    pub(super) details: &'static str,
     /// The positional arguments, as the help shows them.
     pub(super) args: &'static str,
     pub(super) count: Count,
@@ -53,15 +58,48 @@ impl Verb {
 
     /// The help in runc's layout, of which tests and people know the first lines.
     pub(super) fn help(&self) -> String {
-        let Verb { name, about, args, .. } = self;
+        let Verb { name, about, details, args, .. } = self;
         let options = self.command().help_template("{options}").render_help().to_string();
         let (hint, options) = match options.trim_end() {
             "" => ("", String::new()),
             text => (" [command options]", format!("\nOPTIONS:\n{text}\n")),
         };
         let usage = format!("vessel {name}{hint} {args}");
-        format!("NAME:\n   vessel {name} - {about}\n\nUSAGE:\n   {}\n{options}", usage.trim_end())
+        let details = wrap(details);
+        format!(
+            "NAME:\n   vessel {name} - {about}\n\nUSAGE:\n   {}\n\nDESCRIPTION:\n{details}{options}",
+            usage.trim_end()
+        )
     }
+
+    /// The same for programs that write manual pages and completions.
+    pub(super) fn documented(&self) -> Command {
+        let usage = format!("vessel {} [command options] {}", self.name, self.args);
+        let command =
+            self.command().about(self.about).long_about(format!("{}.\n\n{}", capital(self.about), self.details));
+        command.override_usage(usage.trim_end().to_string())
+    }
+}
+
+/// A paragraph of the help.
+fn wrap(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.len() + word.len() < WIDTH => {
+                line.push_str(if line.is_empty() { "" } else { " " });
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_string()),
+        }
+    }
+    lines.iter().map(|line| format!("   {line}\n")).collect()
+}
+
+/// The sentence that begins with these words.
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// One call of a command.
