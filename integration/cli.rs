@@ -87,7 +87,8 @@ fn completions_know_commands_and_flags() {
     let complete = |line: &str, word: usize| {
         let runtime = runtime();
         let script = format!(
-            "source <({} completion bash); COMP_WORDS=({line}); COMP_CWORD={word}; _vessel vessel; echo ${{COMPREPLY[@]}}",
+            "source <({} completion bash); COMP_WORDS=({line}); COMP_CWORD={word}; \
+             _vessel vessel \"${{COMP_WORDS[{word}]}}\"; echo ${{COMPREPLY[@]}}",
             runtime.display()
         );
         let out = Cmd::new("bash").args(["-c", &script]).run().ok();
