@@ -100,7 +100,7 @@ fn completions_know_commands_and_flags() {
         let out = bare(&["completion", shell]).run().ok();
         assert!(out.stdout.contains("console-socket"), "{out}");
     }
-    bare(&["completion", "csh"]).run().exits(1).fails("no completion for \"csh\" (bash, zsh and fish are known)");
+    bare(&["completion", "csh"]).run().exits(1).fails("(bash, zsh and fish are known)");
 }
 
 #[test]
