@@ -159,7 +159,11 @@ fn propagation_options_show() {
 fn what_cannot_be_mounted_says_which_mount_and_why() {
     for (mount, words) in [
         (json!({"destination": "/mnt", "source": "/no/such/place", "options": ["bind"]}), "no such file or directory"),
-        (bind("/etc", &["bind", "size=1k"]), "bind mounts cannot have any filesystem-specific options applied"),
+        (
+            bind("/etc", &["bind", "size=1k", "r0"]),
+            "bind mounts cannot have any filesystem-specific options applied: r0",
+        ),
+        (bind("/etc", &["bind", "ro=1"]), "bind mounts cannot have any filesystem-specific options applied: ro"),
         (bind("/dev/null", &["bind"]), ""),
         (json!({"destination": "/mnt", "type": "nosuchfs", "source": "x"}), "no such device"),
         (json!({"destination": "/", "type": "tmpfs", "source": "x"}), "is on the top of rootfs"),
@@ -177,6 +181,22 @@ fn what_cannot_be_mounted_says_which_mount_and_why() {
             c.run().exits(1).fails(words).fails("mounts[7]");
         }
         c.nothing_left();
+    }
+}
+
+#[test]
+fn options_without_an_effect_on_a_bind_mount_are_a_warning() {
+    deviates!("runc", "is silent, and new versions refuse them");
+    deviates!("crun", "is silent");
+    for kind in [json!(null), json!("bind")] {
+        let mut mount = bind("/etc", &["rbind", "ro", "mode=755", "size=1k"]);
+        mount["type"] = kind;
+        let out = shows(mount).run().ok();
+        assert!(mount_at(&out, "/mnt").has("ro"), "{out}");
+        let warning = out.stderr.lines().find(|line| line.contains("level=warning")).unwrap_or_default();
+        for word in ["mounts[7].options", "mode=755,size=1k", "ignores"] {
+            assert!(warning.contains(word), "no {word}: {out}");
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags};
 
 use super::bind::attributes;
 use crate::error::{Error, Result};
+use crate::spec::options::parameters;
 
 /// Flags of the whole file system that fsconfig(2) takes, by its names.
 const SUPERBLOCK: [(u64, &str); 5] = [
@@ -84,23 +85,6 @@ impl FileSystem<'_> {
     }
 }
 
-/// The options in a mount's data. A comma within double quotes, as in SELinux contexts, does not end one.
-fn parameters(data: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
-    let mut quoted = false;
-    data.split(move |c| {
-        quoted ^= c == '"';
-        c == ',' && !quoted
-    })
-    .filter(|option| !option.is_empty())
-    .map(|option| match option.split_once('=') {
-        Some((key, value)) => {
-            let unquoted = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
-            (key, Some(unquoted.unwrap_or(value)))
-        }
-        None => (option, None),
-    })
-}
-
 /// Adds what the kernel wrote into the log of the context.
 fn explain(context: &OwnedFd, what: String, errno: Errno) -> Error {
     let mut text = Vec::new();
@@ -118,18 +102,4 @@ fn explain(context: &OwnedFd, what: String, errno: Errno) -> Error {
         error = error.context(what);
     }
     error
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn data_is_split_at_commas_outside_quotes() {
-        let data = "mode=755,,newinstance,context=\"u:o:t:s0:c1,c2\",size=1k";
-        let got: Vec<_> = parameters(data).collect();
-        let want =
-            [("mode", Some("755")), ("newinstance", None), ("context", Some("u:o:t:s0:c1,c2")), ("size", Some("1k"))];
-        assert_eq!(got, want);
-    }
 }

@@ -196,8 +196,8 @@ struct Resolver<'a> {
 
 impl Resolver<'_> {
     fn mount(&mut self, entry: &Entry, place: String) -> Result<Mount> {
-        let mut options = Options::parse(entry.options().as_deref().unwrap_or_default());
-        let kind = self.kind(entry, &mut options).map_err(|e| match e {
+        let options = Options::of(entry);
+        let kind = self.kind(entry, &options).map_err(|e| match e {
             ("", error) => error.context(&place),
             (field, error) => error.context(format!("{place}.{field}")),
         })?;
@@ -207,16 +207,9 @@ impl Resolver<'_> {
         Ok(Mount { place, destination, kind, options })
     }
 
-    fn kind(&mut self, entry: &Entry, options: &mut Options) -> Result<Kind, (&'static str, Error)> {
+    fn kind(&mut self, entry: &Entry, options: &Options) -> Result<Kind, (&'static str, Error)> {
         let kind = entry.typ().as_deref().unwrap_or_default();
-        if kind == "bind" {
-            options.flags |= MS_BIND;
-        }
         let bind = options.flags & MS_BIND != 0;
-        if bind && !options.data.is_empty() {
-            let text = format!("bind mounts cannot have any filesystem-specific options applied: {}", options.data);
-            return Err(("options", Error::of(Cause::Config, text)));
-        }
         if options.tmpcopyup && (bind || kind != "tmpfs") {
             return Err(("options", Error::of(Cause::Config, "tmpcopyup is only for tmpfs")));
         }

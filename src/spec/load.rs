@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::Config;
+use super::options::Options;
 use crate::error::{Cause, Context, Error, Result};
 use crate::log;
 
@@ -34,9 +35,17 @@ pub fn parse(text: String) -> Result<Config> {
     })?;
     drop_empty(&mut spec);
     let pids_limit = pids_limit(&spec, &text);
-    for mount in spec.mounts().iter().flatten().filter(|m| m.destination().is_relative()) {
-        let place = mount.destination().display();
-        warnings.push(format!("mounts: the relative destination {place} is deprecated, and taken from the root"));
+    for (i, mount) in spec.mounts().iter().flatten().enumerate() {
+        if mount.destination().is_relative() {
+            let place = mount.destination().display();
+            warnings.push(format!("mounts: the relative destination {place} is deprecated, and taken from the root"));
+        }
+        let options = Options::of(mount);
+        if options.flags & libc::MS_BIND != 0 && !options.data.is_empty() {
+            let data = options.data;
+            warnings
+                .push(format!("mounts[{i}].options: the kernel ignores {data} where it binds what is mounted already"));
+        }
     }
     Ok(Config { spec, pids_limit, warnings, text })
 }

@@ -2,6 +2,8 @@
 //!
 //! One table serves the parser and `features`, so that neither can know an option that the other does not.
 
+use oci_spec::runtime::Mount;
+
 /// What an option asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -132,6 +134,15 @@ pub struct Options {
 }
 
 impl Options {
+    /// Sums up the options of an entry of `mounts`. The type `bind` is one of them.
+    pub fn of(mount: &Mount) -> Options {
+        let mut options = Options::parse(mount.options().iter().flatten());
+        if mount.typ().as_deref() == Some("bind") {
+            options.flags |= MS_BIND;
+        }
+        options
+    }
+
     /// Sums options up; of two that contradict each other, the later one holds, as with mount(8).
     pub fn parse<S: AsRef<str>>(options: impl IntoIterator<Item = S>) -> Options {
         let mut sum = Options::default();
@@ -172,6 +183,30 @@ impl Options {
         }
         sum
     }
+
+    /// Of a bind mount's data, the first option that is none: a bare word, which may be meant as a flag (`r0`), or a
+    /// value for a name that takes none here (`ro=1`). The kernel takes no notice of options of a file system where the
+    /// mount is not its first.
+    pub fn unknown_to_binds(&self) -> Option<&str> {
+        parameters(&self.data).find(|(key, value)| value.is_none() || effect(key).is_some()).map(|(key, _)| key)
+    }
+}
+
+/// The options in a mount's data. A comma within double quotes, as in SELinux contexts, does not end one.
+pub fn parameters(data: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
+    let mut quoted = false;
+    data.split(move |c| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    })
+    .filter(|option| !option.is_empty())
+    .map(|option| match option.split_once('=') {
+        Some((key, value)) => {
+            let unquoted = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
+            (key, Some(unquoted.unwrap_or(value)))
+        }
+        None => (option, None),
+    })
 }
 
 #[cfg(test)]
@@ -204,6 +239,29 @@ mod tests {
         assert_eq!(sum.data, "mode=755,size=1k");
         let sum = Options::parse(["rrw", "rro"]);
         assert_eq!((sum.set_recursive, sum.clear_recursive), (MOUNT_ATTR_RDONLY, 0));
+    }
+
+    #[test]
+    fn data_is_split_at_commas_outside_quotes() {
+        let data = "mode=755,,newinstance,context=\"u:o:t:s0:c1,c2\",size=1k";
+        let got: Vec<_> = parameters(data).collect();
+        let want =
+            [("mode", Some("755")), ("newinstance", None), ("context", Some("u:o:t:s0:c1,c2")), ("size", Some("1k"))];
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn binds_take_only_options_with_values() {
+        for (options, want) in [
+            (vec!["mode=755", "size=1k", "ro"], None),
+            (vec!["mode=755,size=1k"], None),
+            (vec!["mode=755", "r0"], Some("r0")),
+            (vec!["size=1k,ro"], Some("ro")),
+            (vec!["ro=1"], Some("ro")),
+            (vec!["idmap=uids=0-1-1"], Some("idmap")),
+        ] {
+            assert_eq!(Options::parse(&options).unknown_to_binds(), want, "{options:?}");
+        }
     }
 
     #[test]

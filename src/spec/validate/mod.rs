@@ -113,11 +113,11 @@ impl Faults {
                 self.add(format_args!("{place}.destination"), "is empty");
             }
             self.no_nul(format_args!("{place}.destination"), &mount.destination().to_string_lossy());
-            let options = Options::parse(mount.options().iter().flatten());
+            let options = Options::of(mount);
             let bind = options.flags & libc::MS_BIND != 0;
-            if bind && !options.data.is_empty() {
+            if bind && let Some(name) = options.unknown_to_binds() {
                 let text = "bind mounts cannot have any filesystem-specific options applied";
-                self.add(format_args!("{place}.options"), format!("{text}: {}", options.data));
+                self.add(format_args!("{place}.options"), format!("{text}: {name}"));
             }
             if matches!(mount.typ().as_deref(), Some("tmpfs" | "devpts")) {
                 self.owners(spec, &place, &options.data);
@@ -270,7 +270,7 @@ mod tests {
             ("/mounts/0/destination", json!(""), "mounts[0].destination: is empty"),
             (
                 "/mounts/1/options",
-                json!(["bind", "size=1"]),
+                json!(["bind", "size=1", "r0"]),
                 "mounts[1].options: bind mounts cannot have any filesystem",
             ),
             ("/mounts/1/options", json!(["idmap"]), "mounts[1]: id-mapped mounts are only"),
