@@ -107,6 +107,32 @@ fn v1_has_swappiness_and_an_oom_killer_to_disable() {
 }
 
 #[test]
+fn v1_limits_the_memory_of_tcp() {
+    needs!(Need::CgroupV1);
+    deviates!("runc", "ignores it");
+    let resources = json!({"memory": {"limit": 67_108_864, "kernelTCP": 33_554_432, "kernel": 33_554_432}});
+    let c = Container::with(["echo", "ran"], |config| config["linux"]["resources"] = resources);
+    let out = c.create().ok();
+    assert_eq!(c.cgroup_file("memory", "memory.kmem.tcp.limit_in_bytes"), "33554432");
+    assert!(!out.stderr.contains("kernelTCP"), "{out}");
+    c.command("update", ["--kernel-memory-tcp", "16777216", &c.id]).run().ok();
+    assert_eq!(c.cgroup_file("memory", "memory.kmem.tcp.limit_in_bytes"), "16777216");
+}
+
+#[test]
+fn v1_lists_allowed_devices_in_their_order() {
+    needs!(Need::CgroupV1);
+    deviates!("runc", "sorts them");
+    let rule = |kind, major, minor, access| json!({"allow": true, "type": kind, "major": major, "minor": minor, "access": access});
+    let rules = [rule("c", 10, 229, "rwm"), rule("b", 8, 20, "rw"), rule("b", 10, 200, "r")];
+    let all = json!({"allow": false, "access": "rwm"});
+    let c = limited(json!({"devices": [all, rules[0], rules[1], rules[2]]}));
+    c.started();
+    let list = c.cgroup_file("devices", "devices.list");
+    assert_eq!(list.lines().take(3).collect::<Vec<_>>(), ["c 10:229 rwm", "b 8:20 rw", "b 10:200 r"], "{list}");
+}
+
+#[test]
 fn without_limits_there_are_none() {
     let c = limited(json!({}));
     c.started();

@@ -120,8 +120,9 @@ pub(super) fn ignored(resources: &LinuxResources, unified: bool) -> Vec<String> 
     let io = resources.block_io().as_ref();
     let set = |value: Option<u64>| value.is_some_and(|value| value != 0);
     #[allow(deprecated)]
-    let kernel = memory.is_some_and(|memory| memory.kernel().is_some() || memory.kernel_tcp().is_some());
+    let kernel = memory.is_some_and(|memory| memory.kernel().is_some());
     let v2 = [
+        ("memory.kernelTCP", memory.is_some_and(|memory| memory.kernel_tcp().is_some())),
         ("memory.swappiness", memory.is_some_and(|memory| memory.swappiness().is_some())),
         ("memory.disableOOMKiller", memory.is_some_and(|memory| memory.disable_oom_killer() == Some(true))),
         ("cpu.realtimeRuntime", cpu.is_some_and(|cpu| cpu.realtime_runtime().is_some_and(|value| value != 0))),
@@ -174,6 +175,9 @@ fn memory_v1(memory: &LinuxMemory, writes: &mut Vec<Write>) -> Result<()> {
     }
     if let Some(reservation) = set(memory.reservation()) {
         writes.push(Write::new("memory.reservation", "memory", "memory.soft_limit_in_bytes", reservation));
+    }
+    if let Some(tcp) = set(memory.kernel_tcp()) {
+        writes.push(Write::new("memory.kernelTCP", "memory", "memory.kmem.tcp.limit_in_bytes", tcp));
     }
     if memory.disable_oom_killer() == Some(true) {
         writes.push(Write::new("memory.disableOOMKiller", "memory", "memory.oom_control", 1));
@@ -484,8 +488,9 @@ mod tests {
                 &["memory.swap.max=0", "memory.max=100"],
             ),
             (
-                r#"{"memory":{"limit":0,"swap":0,"swappiness":60,"disableOOMKiller":true,"kernel":7}}"#,
-                &["memory.oom_control=1", "memory.swappiness=60"],
+                r#"{"memory":{"limit":0,"swap":0,"swappiness":60,"disableOOMKiller":true,"kernel":7,
+                "kernelTCP":9}}"#,
+                &["memory.kmem.tcp.limit_in_bytes=9", "memory.oom_control=1", "memory.swappiness=60"],
                 &[],
             ),
             (
@@ -605,9 +610,9 @@ mod tests {
 
     #[test]
     fn what_v2_lacks_is_told() {
-        let json = r#"{"memory":{"swappiness":0,"kernel":5},"network":{"classID":1},"cpu":{"realtimePeriod":0}}"#;
+        let json = r#"{"memory":{"swappiness":0,"kernel":5,"kernelTCP":5},"network":{"classID":1},"cpu":{"realtimePeriod":0}}"#;
         let resources = serde_json::from_str(json).unwrap();
-        assert_eq!(ignored(&resources, true).len(), 3);
+        assert_eq!(ignored(&resources, true).len(), 4);
         assert_eq!(ignored(&resources, false).len(), 1);
     }
 }
