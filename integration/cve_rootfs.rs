@@ -133,16 +133,48 @@ fn proc_and_sysfs_are_mounted_on_ordinary_directories_only() {
             canary.untouched();
         }
     }
-    // Also where the link is above.
-    deviates!("runc", "takes links above the last part of the path");
-    let mut c = Container::new(["echo", "here"]);
-    fs::create_dir(c.rootfs().join("inside")).unwrap();
-    symlink("inside", c.rootfs().join("way")).unwrap();
-    c.edit(|config| {
-        config["root"]["readonly"] = json!(false);
-        add(config, json!({"destination": "/way/proc", "type": "proc", "source": "proc"}));
-    });
-    c.run().exits(1).fails("must be mounted on ordinary directory");
+}
+
+/// Links above the last part of the path are followed within the root.
+#[test]
+fn the_place_of_a_procfs_may_be_reached_through_links() {
+    deviates!("runc" before 1.2, "looks for them on the host");
+    for (target, place, made) in
+        [("inside", "/inside/proc", true), ("/inside", "/inside/proc", false), ("/inside/new/..", "/inside/proc", true)]
+    {
+        let mut c = Container::new(["mountinfo"]);
+        let canary = Canary::new(&c);
+        fs::create_dir_all(c.rootfs().join("inside/new")).unwrap();
+        if made {
+            fs::create_dir(c.rootfs().join("inside/proc")).unwrap();
+        }
+        symlink(target, c.rootfs().join("way")).unwrap();
+        c.edit(|config| {
+            config["root"]["readonly"] = json!(false);
+            add(config, json!({"destination": "/way/proc/", "type": "proc", "source": "proc"}));
+        });
+        assert_eq!(mount_at(&c.run().ok(), place).kind, "proc", "{target}");
+        canary.untouched();
+    }
+}
+
+/// Neither what is below /proc nor the root can be hidden through a link.
+#[test]
+fn links_above_lead_no_sysfs_into_proc() {
+    deviates!("crun", "mounts it");
+    deviates!("runc" before 1.2, "looks for links on the host");
+    for (target, destination, words) in
+        [("proc", "/way/sys", "is inside /proc"), ("/", "/way/proc", "is not of type proc")]
+    {
+        let mut c = Container::new(["echo", "here"]);
+        symlink(target, c.rootfs().join("way")).unwrap();
+        c.edit(|config| {
+            config["root"]["readonly"] = json!(false);
+            add(config, json!({"destination": destination, "type": "sysfs", "source": "sysfs"}));
+        });
+        c.run().exits(1).fails(words);
+        c.nothing_left();
+    }
 }
 
 /// CVE-2023-25809: an ordinary user's container without a cgroup namespace could write the cgroups of its user.

@@ -36,10 +36,10 @@ pub(super) fn resolve(root: BorrowedFd<'_>, path: &Path, flags: OFlags, extra: R
 }
 
 /// Opens what is at `path`; if it is missing, makes it and the directories above it. Tells whether it was made.
-/// Without `follow`, a symbolic link anywhere in the path is ELOOP.
+/// Without `follow`, a symbolic link where the path ends is what is opened; those on the way are followed all the same.
 pub(super) fn ensure(root: BorrowedFd<'_>, path: &Path, leaf: Leaf, follow: bool) -> Result<(OwnedFd, bool)> {
-    let extra = if follow { ResolveFlags::empty() } else { ResolveFlags::NO_SYMLINKS };
-    match resolve(root, path, OFlags::empty(), extra) {
+    let flags = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
+    match resolve(root, path, flags, ResolveFlags::empty()) {
         Err(Errno::NOENT) => Ok((make(root, path, leaf, follow)?, true)),
         other => Ok((other?, false)),
     }
@@ -72,7 +72,10 @@ fn make(root: BorrowedFd<'_>, path: &Path, leaf: Leaf, follow: bool) -> Result<O
         match FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) {
             FileType::Symlink => {
                 links += 1;
-                if !follow || links > LINKS {
+                if !follow && todo.is_empty() {
+                    return Ok(fd);
+                }
+                if links > LINKS {
                     return Err(Errno::LOOP);
                 }
                 let target = OsString::from_vec(rustix::fs::readlinkat(&fd, "", Vec::new())?.into_bytes());
@@ -156,7 +159,13 @@ mod tests {
             let (_, new) = ensure(root.as_fd(), Path::new(path), leaf, true).unwrap();
             assert!(!new, "{path}");
         }
-        assert_eq!(make(root.as_fd(), Path::new("/dangling/z"), Leaf::File, false).unwrap_err(), Errno::LOOP);
+        let leads = |path: &str| {
+            let (fd, _) = ensure(root.as_fd(), Path::new(path), Leaf::Directory, false).unwrap();
+            FileType::from_raw_mode(rustix::fs::fstat(&fd).unwrap().st_mode)
+        };
+        assert_eq!(leads("/dangling"), FileType::Symlink);
+        assert_eq!(leads("/dangling/z"), FileType::Directory);
+        assert!(dir.join("run/deep/z").is_dir());
         assert_eq!(ensure(root.as_fd(), Path::new("/a/f/g"), Leaf::File, true).unwrap_err(), Errno::NOTDIR);
         std::fs::remove_dir_all(dir).unwrap();
     }

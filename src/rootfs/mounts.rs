@@ -203,15 +203,13 @@ impl New<'_> {
     }
 }
 
-/// Opens the place of a procfs or sysfs: no part of its path may be a link, or what init and programs trust at that path
-/// could be something else.
+/// Opens the place of a procfs or sysfs: it may be no link, or what init and programs trust at that path could be
+/// something else.
 fn open_ordinary(kind: &str, destination: &Path, inside: &Inside) -> Result<Place> {
-    let place = match inside.open(destination, Leaf::Directory, false) {
-        Err(e) if matches!(e.errno(), libc::ELOOP | libc::ENOTDIR) => None,
-        place => Some(place?),
-    };
-    match place {
-        Some(place) if bind::kind(&place.fd)? == FileType::Directory => Ok(place),
+    // A slash at the end would have the kernel follow a link before it.
+    let place = inside.open(&clean(destination), Leaf::Directory, false)?;
+    match bind::kind(&place.fd)? {
+        FileType::Directory => Ok(place),
         _ => Err(Error::new(format!("filesystem {kind:?} must be mounted on ordinary directory"))),
     }
 }
