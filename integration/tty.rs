@@ -49,6 +49,20 @@ fn a_console_socket_gets_the_master() {
 }
 
 #[test]
+fn a_size_that_no_terminal_can_have_is_refused() {
+    deviates!("runc", "takes what is left of it in 16 bits");
+    deviates!("crun", "takes what is left of it in 16 bits");
+    let mut c = terminal(["echo"]);
+    c.edit(|config| config["process"]["consoleSize"] = json!({"height": 33, "width": 65536}));
+    let socket = ConsoleSocket::new(&c.path("console"));
+    let create = c.create_cmd_with(&["--console-socket", socket.path.to_str().unwrap()]).run();
+    create.exits(1).fails("process.consoleSize.width: 65536 is above 65535");
+    c.nothing_left();
+    c.edit(|config| config["process"]["terminal"] = json!(false));
+    c.run().ok();
+}
+
+#[test]
 fn an_executed_process_gets_a_terminal_of_its_own() {
     let c = Container::new(["sleep"]);
     c.started();

@@ -150,10 +150,11 @@ pub(super) fn terminal(
     bind_console: bool,
 ) -> Result<()> {
     let process = program.process;
-    let size = process.console_size().as_ref().and_then(|s| {
-        let side = |n: u64| u16::try_from(n).ok();
-        Some((side(s.height())?, side(s.width())?))
-    });
+    let side = |n: u64| u16::try_from(n).map_err(|_| Error::new(format!("process.consoleSize: {n} is above 65535")));
+    let size = match process.console_size() {
+        Some(size) => Some((side(size.height())?, side(size.width())?)),
+        None => None,
+    };
     let terminal = console::open(size)?;
     if bind_console {
         console::bind_console(&terminal)?;

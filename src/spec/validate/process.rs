@@ -33,6 +33,15 @@ pub(super) fn check(faults: &mut Faults, process: &Process, place: &str) {
     {
         faults.add(format_args!("{place}ioPriority.priority"), format!("{} is not between 0 and 7", io.priority()));
     }
+    if process.terminal() == Some(true)
+        && let Some(size) = process.console_size()
+    {
+        for (name, side) in [("height", size.height()), ("width", size.width())] {
+            if u16::try_from(side).is_err() {
+                faults.add(format_args!("{place}consoleSize.{name}"), format!("{side} is above 65535"));
+            }
+        }
+    }
     rlimits(faults, process, place);
     if let Some(scheduler) = process.scheduler() {
         check_scheduler(faults, scheduler, &format!("{place}scheduler"));
@@ -173,6 +182,18 @@ mod tests {
             ),
         ]);
         assert_eq!(faults_with(&[("/process", json!(null))]), [""; 0]);
+    }
+
+    #[test]
+    fn the_size_of_a_terminal_fits_the_kernels_numbers() {
+        let of = |terminal: bool, size| {
+            faults_with(&[("/process/terminal", json!(terminal)), ("/process/consoleSize", size)])
+        };
+        let large = json!({"height": 65536, "width": 65535});
+        assert_eq!(of(true, large.clone()), ["process.consoleSize.height: 65536 is above 65535"]);
+        assert_eq!(of(true, json!({"height": 1, "width": 70000})), ["process.consoleSize.width: 70000 is above 65535"]);
+        // config.md: runtimes "MUST ignore consoleSize if terminal is false or unset".
+        assert_eq!(of(false, large), [""; 0]);
     }
 
     #[test]
