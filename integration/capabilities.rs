@@ -110,3 +110,20 @@ fn exec_takes_the_containers_sets_and_adds_to_them() {
     // A program with inheritable capabilities of its file would gain them (CVE-2022-29162).
     assert_eq!((inheritable, ambient), (0, 0), "{out}");
 }
+
+#[test]
+fn a_process_without_sets_gets_the_containers() {
+    let kill = json!(["CAP_KILL"]);
+    let mut c = with(json!({"bounding": kill, "effective": kill, "permitted": kill}));
+    c.program(["sleep"]);
+    c.started();
+    let process = c.path("process.json");
+    let mut config = json!({"cwd": "/", "args": ["/probe", "caps"], "user": {"uid": 0, "gid": 0}});
+    let exec = |config: &Value| {
+        std::fs::write(&process, config.to_string()).unwrap();
+        sets(&c.command("exec", ["--process"]).arg(&process).arg(&c.id).run().ok())
+    };
+    assert_eq!(exec(&config), [KILL, KILL, KILL, 0, 0]);
+    config["capabilities"] = json!({});
+    assert_eq!(exec(&config), [0; 5]);
+}

@@ -236,7 +236,10 @@ fn check_terminal(process: &Process, request: &ExecRequest) -> Result<()> {
 fn process(request: &ExecRequest, config: &Config) -> Result<Process> {
     if let Some(path) = &request.process {
         let text = std::fs::read_to_string(path).context(|| format!("--process: cannot read {}", path.display()))?;
-        let process = spec::parse_process(&text).context(|| format!("--process: {}", path.display()))?;
+        let mut process = spec::parse_process(&text).context(|| format!("--process: {}", path.display()))?;
+        if let Some(own) = config.spec.process() {
+            inherit(&mut process, own);
+        }
         return checked(process);
     }
     let mut process = config.spec.process().clone().ok_or_else(|| Error::new("config.json has no process"))?;
@@ -266,6 +269,31 @@ fn process(request: &ExecRequest, config: &Config) -> Result<Process> {
         process.set_apparmor_profile(Some(profile.clone()));
     }
     checked(process)
+}
+
+/// Takes from the container's process what confines it, where the file says nothing about that.
+fn inherit(process: &mut Process, own: &Process) {
+    if process.capabilities().is_none() {
+        process.set_capabilities(own.capabilities().clone());
+    }
+    if process.apparmor_profile().is_none() {
+        process.set_apparmor_profile(own.apparmor_profile().clone());
+    }
+    if process.selinux_label().is_none() {
+        process.set_selinux_label(own.selinux_label().clone());
+    }
+    if process.rlimits().is_none() {
+        process.set_rlimits(own.rlimits().clone());
+    }
+    if process.scheduler().is_none() {
+        process.set_scheduler(own.scheduler().clone());
+    }
+    if process.io_priority().is_none() {
+        process.set_io_priority(*own.io_priority());
+    }
+    if process.exec_cpu_affinity().is_none() {
+        process.set_exec_cpu_affinity(own.exec_cpu_affinity().clone());
+    }
 }
 
 fn checked(process: Process) -> Result<Process> {
