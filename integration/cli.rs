@@ -3,8 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::deviates;
-use crate::harness::{Cmd, Container, User, runtime, runtime_kind};
+use crate::harness::{Cmd, Container, Need, User, runtime, runtime_kind};
+use crate::{deviates, needs};
 
 fn bare(args: &[&str]) -> Cmd {
     Cmd::new(runtime()).args(args)
@@ -48,6 +48,35 @@ fn a_failure_is_one_json_object_in_the_log() {
     assert_eq!(line["level"], "error");
     assert!(line["msg"].as_str().unwrap().contains("does not exist"), "{line}");
     assert!(line["time"].as_str().unwrap().contains('T'));
+}
+
+#[test]
+fn the_log_can_be_that_of_the_machine() {
+    needs!(Need::Systemd);
+    deviates!("runc", "logs to files");
+    for kind in ["journald", "syslog"] {
+        let name = format!("vessel-test-{kind}-{}", std::process::id());
+        let log = format!("--log={kind}:{name}");
+        let out = bare(&[&log, "state", "nobody"]).run().exits(1);
+        assert_eq!(out.stderr, "container does not exist: nobody\n");
+        let read = || {
+            let out = Cmd::new("journalctl").args(["-q", "-o", "json", "-t", &name]).run().ok();
+            (!out.stdout.is_empty()).then(|| serde_json::from_str::<serde_json::Value>(out.stdout.trim()).unwrap())
+        };
+        let line = crate::harness::eventually("the line in the journal", read);
+        assert!(line["MESSAGE"].as_str().unwrap().contains("container does not exist: nobody"), "{line}");
+        assert_eq!(line["PRIORITY"], "3");
+    }
+    bare(&["--log=journald:", "state", "nobody"]).run().exits(1).fails("is no name that a log daemon takes");
+}
+
+#[test]
+fn a_log_may_be_named_as_a_file() {
+    deviates!("runc", "takes the whole for the path");
+    let c = Container::new(["echo"]);
+    let log = c.path("a.log");
+    c.runtime().arg(format!("--log=file:{}", log.display())).args(["state", "missing"]).run().exits(1);
+    assert!(fs::read_to_string(&log).unwrap().contains("does not exist"));
 }
 
 #[test]

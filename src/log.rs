@@ -1,10 +1,12 @@
-//! Messages to people and engines, in the shape of logrus: podman, containerd and CRI-O parse what a runtime writes to
-//! its `--log` file, and show its `msg` to the user.
+//! Messages to people and engines. In a file they have the shape of logrus: podman, containerd and CRI-O parse what a
+//! runtime writes to its `--log` file, and show its `msg` to the user.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::net::UnixDatagram;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -35,8 +37,36 @@ impl std::str::FromStr for Format {
 
 /// Where messages go.
 #[derive(Debug)]
+enum Sink {
+    Stderr,
+    File(File),
+    /// systemd's journal, in its native protocol.
+    Journal(UnixDatagram, String),
+    /// The local syslog daemon (RFC 3164), facility daemon.
+    Syslog(UnixDatagram, String),
+}
+
+/// How urgent a message is, in syslog's numbers.
+#[derive(Clone, Copy, Debug)]
+enum Level {
+    Error = 3,
+    Warning = 4,
+    Debug = 7,
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Level::Error => "error",
+            Level::Warning => "warning",
+            Level::Debug => "debug",
+        }
+    }
+}
+
+#[derive(Debug)]
 struct Log {
-    file: Option<File>,
+    sink: Sink,
     format: Format,
     debug: bool,
 }
@@ -45,22 +75,15 @@ struct Log {
 static LOG: OnceLock<Log> = OnceLock::new();
 
 /// What is used before the flags are read.
-static PLAIN: Log = Log { file: None, format: Format::Text, debug: false };
+static PLAIN: Log = Log { sink: Sink::Stderr, format: Format::Text, debug: false };
 
-/// Sends messages to `path`, appended to and made with mode 0644 where it is missing; without a path, to standard error.
+/// Sends messages to `target`; without one, to standard error. A target is `journald:NAME` or `syslog:NAME`, whose
+/// messages carry NAME, or a path (also as `file:PATH`) that is appended to, and made with mode 0644 where it is missing.
 /// With `debug`, what [`debug`] says is written too.
-pub fn open(path: Option<&Path>, format: Format, debug: bool) -> Result<()> {
-    let open = |path: &Path| {
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o644)
-            .custom_flags(libc::O_CLOEXEC)
-            .open(path)
-            .context(|| format!("cannot open the log file {} (--log)", path.display()))
-    };
+pub fn open(target: Option<&OsStr>, format: Format, debug: bool) -> Result<()> {
+    let sink = target.map_or(Ok(Sink::Stderr), Sink::open)?;
     // A second log would be a mistake of ours, and the first one still takes every message.
-    let _ = LOG.set(Log { file: path.map(open).transpose()?, format, debug });
+    let _ = LOG.set(Log { sink, format, debug });
     Ok(())
 }
 
@@ -71,36 +94,77 @@ fn log() -> &'static Log {
 /// Says what is being done, where `--debug` asks for it.
 pub fn debug<D: std::fmt::Display>(text: impl FnOnce() -> D) {
     if log().debug {
-        log().write(&log().line("debug", &text().to_string(), None));
+        log().write(Level::Debug, &text().to_string(), None);
     }
 }
 
 /// Says that something was left out or passed over, and the command goes on.
 pub fn warn(text: &str) {
-    log().write(&log().line("warning", text, None));
+    log().write(Level::Warning, text, None);
 }
 
 /// Reports the failure of a command: one line in the log, and one on standard error for whoever ran it by hand.
 pub fn failure(error: &Error) {
     let text = error.to_string();
-    log().write(&log().line("error", &text, Some(&error.code())));
-    if log().file.is_some() {
+    log().write(Level::Error, &text, Some(&error.code()));
+    if !matches!(log().sink, Sink::Stderr) {
         let _ = writeln!(std::io::stderr(), "{text}");
+    }
+}
+
+impl Sink {
+    fn open(target: &OsStr) -> Result<Sink> {
+        let (kind, rest) = match target.as_bytes().iter().position(|b| *b == b':') {
+            Some(at) => (&target.as_bytes()[..at], OsStr::from_bytes(&target.as_bytes()[at + 1..])),
+            None => (&[][..], target),
+        };
+        match kind {
+            b"journald" => Ok(Sink::Journal(connect("/run/systemd/journal/socket")?, tag(rest)?)),
+            b"syslog" => Ok(Sink::Syslog(connect("/dev/log")?, tag(rest)?)),
+            b"file" => Sink::file(rest),
+            _ => Sink::file(target),
+        }
+    }
+
+    fn file(path: &OsStr) -> Result<Sink> {
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o644)
+            .custom_flags(libc::O_CLOEXEC)
+            .open(path)
+            .map(Sink::File)
+            .context(|| format!("cannot open the log file {} (--log)", path.display()))
+    }
+}
+
+fn connect(path: &str) -> Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound().and_then(|s| s.connect(path).map(|()| s));
+    socket.context(|| format!("cannot reach the log daemon at {path} (--log; is it running?)"))
+}
+
+/// What messages are marked with.
+fn tag(name: &OsStr) -> Result<String> {
+    match name.to_str() {
+        Some(name) if !name.is_empty() && !name.contains(|c: char| c.is_control() || c == ' ') => Ok(name.to_string()),
+        _ => Err(Error::new(format!("--log: {name:?} is no name that a log daemon takes"))),
     }
 }
 
 impl Log {
     /// Writes a line at once, so that lines of several processes do not mix. There is nowhere left to report that it
     /// cannot be written.
-    fn write(&self, line: &str) {
-        let _ = match self.file.as_ref() {
-            Some(mut file) => file.write_all(line.as_bytes()),
-            None => std::io::stderr().write_all(line.as_bytes()),
+    fn write(&self, level: Level, msg: &str, code: Option<&str>) {
+        let _ = match &self.sink {
+            Sink::Stderr => std::io::stderr().write_all(self.line(level, msg, code).as_bytes()),
+            Sink::File(file) => (&*file).write_all(self.line(level, msg, code).as_bytes()),
+            Sink::Journal(socket, tag) => socket.send(journal(level, tag, msg).as_bytes()).map(drop),
+            Sink::Syslog(socket, tag) => socket.send(syslog(level, tag, msg).as_bytes()).map(drop),
         };
     }
 
-    fn line(&self, level: &str, msg: &str, code: Option<&str>) -> String {
-        let time = rfc3339(SystemTime::now());
+    fn line(&self, level: Level, msg: &str, code: Option<&str>) -> String {
+        let (time, level) = (rfc3339(SystemTime::now()), level.name());
         match (self.format, code) {
             (Format::Text, _) => format!("time=\"{time}\" level={level} msg={}\n", serde_json::Value::from(msg)),
             (Format::Json, None) => format!("{}\n", json!({"level": level, "msg": msg, "time": time})),
@@ -109,6 +173,17 @@ impl Log {
             }
         }
     }
+}
+
+/// A newline ends a field.
+fn journal(level: Level, tag: &str, msg: &str) -> String {
+    format!("MESSAGE={}\nPRIORITY={}\nSYSLOG_IDENTIFIER={tag}\n", msg.replace('\n', " "), level as u8)
+}
+
+/// The daemon sets the time.
+fn syslog(level: Level, tag: &str, msg: &str) -> String {
+    const DAEMON: u8 = 3 << 3;
+    format!("<{}>{tag}[{}]: {msg}", DAEMON | level as u8, std::process::id())
 }
 
 /// A point in time as RFC 3339 in UTC, to the nanosecond: what Go's `time.Time` reads and runc's state.json holds.
@@ -156,10 +231,22 @@ mod tests {
 
     #[test]
     fn json_lines_have_the_keys_that_engines_read() {
-        let log = Log { file: None, format: Format::Json, debug: false };
+        let log = Log { sink: Sink::Stderr, format: Format::Json, debug: false };
         let mut value: serde_json::Value =
-            serde_json::from_str(&log.line("error", "say \"no\"", Some("EPERM"))).unwrap();
+            serde_json::from_str(&log.line(Level::Error, "say \"no\"", Some("EPERM"))).unwrap();
         assert!(value["time"].take().as_str().unwrap().ends_with('Z'));
         assert_eq!(value, json!({"code": "EPERM", "level": "error", "msg": "say \"no\"", "time": null}));
+    }
+
+    #[test]
+    fn daemons_get_name_and_priority() {
+        assert_eq!(
+            journal(Level::Warning, "c1", "a\nPRIORITY=0"),
+            "MESSAGE=a PRIORITY=0\nPRIORITY=4\nSYSLOG_IDENTIFIER=c1\n"
+        );
+        assert_eq!(syslog(Level::Error, "c1", "no"), format!("<27>c1[{}]: no", std::process::id()));
+        for bad in ["", "a b", "a\nb"] {
+            assert!(tag(OsStr::new(bad)).is_err(), "{bad:?}");
+        }
     }
 }

@@ -24,7 +24,7 @@ function __fish_vessel_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c vessel -n "__fish_vessel_needs_command" -l log -d 'append messages to FILE (default: standard error)' -r
+complete -c vessel -n "__fish_vessel_needs_command" -l log -d 'append messages to FILE, or send them to journald:NAME or syslog:NAME (default: standard error)' -r
 complete -c vessel -n "__fish_vessel_needs_command" -l log-format -d 'text (default) or json' -r
 complete -c vessel -n "__fish_vessel_needs_command" -l root -d 'where the state of containers is kept, best on a tmpfs (default: /run/vessel)' -r
 complete -c vessel -n "__fish_vessel_needs_command" -l cgroup-manager -d 'who makes the cgroups: cgroupfs (default), systemd or disabled' -r

@@ -23,7 +23,7 @@ pub(super) struct Globals {
     pub(super) help: bool,
     pub(super) version: bool,
     pub(super) debug: bool,
-    pub(super) log: Option<PathBuf>,
+    pub(super) log: Option<OsString>,
     pub(super) log_format: Format,
     matches: ArgMatches,
 }
@@ -31,7 +31,12 @@ pub(super) struct Globals {
 fn command() -> Command {
     Command::new("vessel").args_override_self(true).disable_help_flag(true).help_template("{options}").args([
         switch("debug", ' ', "log what is done, too"),
-        value("log", ' ', "FILE", "append messages to FILE (default: standard error)"),
+        value(
+            "log",
+            ' ',
+            "FILE",
+            "append messages to FILE, or send them to journald:NAME or syslog:NAME (default: standard error)",
+        ),
         value("log-format", ' ', "FORMAT", "text (default) or json"),
         value("root", ' ', "DIR", "where the state of containers is kept, best on a tmpfs (default: /run/vessel)"),
         switch("systemd-cgroup", ' ', "let systemd make the cgroups; cgroupsPath is slice:prefix:name then"),
@@ -68,7 +73,7 @@ pub(super) fn read(args: impl Iterator<Item = OsString>) -> Result<(Globals, Vec
         help,
         version: matches.get_flag("version"),
         debug: matches.get_flag("debug"),
-        log: get(&matches, "log").filter(|l| !l.is_empty()).map(PathBuf::from),
+        log: get(&matches, "log").filter(|l| !l.is_empty()).map(OsString::from),
         log_format: log_format.map_or(Ok(Format::Text), |f| f.to_string_lossy().parse())?,
         matches,
     };
