@@ -378,6 +378,35 @@ fn list_shows_the_containers_of_the_root() {
     let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
 }
 
+#[test]
+fn kill_and_delete_take_a_regular_expression() {
+    deviates!("runc", "has no --regex");
+    let c = Container::new(["sleep"]);
+    c.started();
+    let state = |id: &str| c.command("state", [id]).run();
+    c.command("kill", ["--regex", "^nobody$", "KILL"]).run().ok();
+    assert_eq!(c.status(), "running");
+    c.command("kill", ["-r", &format!("^{}.?$", &c.id[..c.id.len() - 1]), "KILL"]).run().ok();
+    crate::harness::eventually("the end of the program", || (c.status() == "stopped").then_some(()));
+    c.command("delete", ["--regex", "("]).run().exits(1).fails("--regex");
+    c.command("delete", ["--regex", "."]).run().ok();
+    state(&c.id).exits(1);
+    c.nothing_left();
+}
+
+#[test]
+fn the_configuration_may_have_another_name() {
+    deviates!("runc", "has no --config");
+    let c = Container::new(["echo", "from", "another"]);
+    c.run().ok().line("from another");
+    let config = fs::read_to_string(c.bundle().join("config.json")).unwrap();
+    fs::write(c.bundle().join("other.json"), config.replace("another", "other.json")).unwrap();
+    let run = |file: &str| c.command("run", ["--config", file, "--bundle"]).arg(c.bundle()).arg(&c.id).run();
+    run("other.json").ok().line("from other.json");
+    run("missing.json").fails("missing.json");
+    c.nothing_left();
+}
+
 /// Whatever a killed create had made by then, `delete --force` finds and removes: processes, cgroup, state.
 #[test]
 fn a_create_that_is_killed_leaves_only_what_delete_removes() {

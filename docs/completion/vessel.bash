@@ -201,7 +201,7 @@ _vessel() {
             return 0
             ;;
         vessel__subcmd__create)
-            opts="-b --bundle --pid-file --no-pivot --no-new-keyring --console-socket --pidfd-socket --preserve-fds"
+            opts="-b -f --bundle --config --pid-file --no-pivot --no-new-keyring --console-socket --pidfd-socket --preserve-fds"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -212,6 +212,14 @@ _vessel() {
                     return 0
                     ;;
                 -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -f)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -239,7 +247,7 @@ _vessel() {
             return 0
             ;;
         vessel__subcmd__delete)
-            opts="-f --force"
+            opts="-f -r --force --regex"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -637,7 +645,7 @@ _vessel() {
             return 0
             ;;
         vessel__subcmd__kill)
-            opts="-a --all"
+            opts="-a -r --all --regex"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -723,7 +731,7 @@ _vessel() {
             return 0
             ;;
         vessel__subcmd__run)
-            opts="-b -d --bundle --pid-file --no-pivot --no-new-keyring --console-socket --pidfd-socket --preserve-fds --detach --keep --no-subreaper"
+            opts="-b -f -d --bundle --config --pid-file --no-pivot --no-new-keyring --console-socket --pidfd-socket --preserve-fds --detach --keep --no-subreaper"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -734,6 +742,14 @@ _vessel() {
                     return 0
                     ;;
                 -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -f)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -52,6 +52,7 @@ complete -c vessel -n "__fish_vessel_needs_command" -f -a "update" -d 'update co
 complete -c vessel -n "__fish_vessel_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c vessel -n "__fish_vessel_using_subcommand check" -s b -l bundle -d 'the bundle, a directory with a config.json (default: the current directory)' -r
 complete -c vessel -n "__fish_vessel_using_subcommand create" -s b -l bundle -d 'the bundle, a directory with a config.json (default: the current directory)' -r
+complete -c vessel -n "__fish_vessel_using_subcommand create" -s f -l config -d 'the configuration; from the bundle where relative (default: config.json)' -r
 complete -c vessel -n "__fish_vessel_using_subcommand create" -l pid-file -d 'write the pid of the process, as seen from here, to FILE' -r
 complete -c vessel -n "__fish_vessel_using_subcommand create" -l console-socket -d 'a UNIX socket that receives the master of the terminal' -r
 complete -c vessel -n "__fish_vessel_using_subcommand create" -l pidfd-socket -d 'a UNIX socket that receives a pidfd of the process' -r
@@ -59,6 +60,7 @@ complete -c vessel -n "__fish_vessel_using_subcommand create" -l preserve-fds -d
 complete -c vessel -n "__fish_vessel_using_subcommand create" -l no-pivot -d 'move the root into place in place of pivot_root (for a root on a ramdisk)'
 complete -c vessel -n "__fish_vessel_using_subcommand create" -l no-new-keyring -d 'keep the caller\'s session keyring'
 complete -c vessel -n "__fish_vessel_using_subcommand delete" -s f -l force -d 'end the container if it still runs; one that is not there is no error'
+complete -c vessel -n "__fish_vessel_using_subcommand delete" -s r -l regex -d 'the argument is a regular expression: do it to each container whose id matches'
 complete -c vessel -n "__fish_vessel_using_subcommand events" -l interval -d 'the time between statistics, as 100ms or 1m30s' -r
 complete -c vessel -n "__fish_vessel_using_subcommand events" -l stats -d 'display the statistics of now, and end'
 complete -c vessel -n "__fish_vessel_using_subcommand exec" -l cwd -d 'the working directory in the container' -r
@@ -79,10 +81,12 @@ complete -c vessel -n "__fish_vessel_using_subcommand exec" -s d -l detach -d 'r
 complete -c vessel -n "__fish_vessel_using_subcommand exec" -l no-new-privs -d 'forbid more privileges by execve'
 complete -c vessel -n "__fish_vessel_using_subcommand exec" -l ignore-paused -d 'enter a paused container too'
 complete -c vessel -n "__fish_vessel_using_subcommand kill" -s a -l all -d 'send it to every process of the container'
+complete -c vessel -n "__fish_vessel_using_subcommand kill" -s r -l regex -d 'the argument is a regular expression: do it to each container whose id matches'
 complete -c vessel -n "__fish_vessel_using_subcommand list" -s f -l format -d 'table or json' -r
 complete -c vessel -n "__fish_vessel_using_subcommand list" -s q -l quiet -d 'print only the ids'
 complete -c vessel -n "__fish_vessel_using_subcommand ps" -s f -l format -d 'table or json' -r
 complete -c vessel -n "__fish_vessel_using_subcommand run" -s b -l bundle -d 'the bundle, a directory with a config.json (default: the current directory)' -r
+complete -c vessel -n "__fish_vessel_using_subcommand run" -s f -l config -d 'the configuration; from the bundle where relative (default: config.json)' -r
 complete -c vessel -n "__fish_vessel_using_subcommand run" -l pid-file -d 'write the pid of the process, as seen from here, to FILE' -r
 complete -c vessel -n "__fish_vessel_using_subcommand run" -l console-socket -d 'a UNIX socket that receives the master of the terminal' -r
 complete -c vessel -n "__fish_vessel_using_subcommand run" -l pidfd-socket -d 'a UNIX socket that receives a pidfd of the process' -r

@@ -3,7 +3,7 @@
 use clap::Arg;
 
 use super::globals::prepare_root;
-use super::lex::switch;
+use super::lex::{switch, value};
 use super::verb::{Call, Count, Verb, bundle, handover, pid_file};
 use crate::container::{self, CreateRequest};
 use crate::error::Result;
@@ -25,6 +25,7 @@ pub(super) const VERB: Verb = Verb {
 pub(super) fn flags() -> Vec<Arg> {
     let mut flags = vec![
         bundle(),
+        value("config", 'f', "FILE", "the configuration; from the bundle where relative (default: config.json)"),
         pid_file(),
         switch("no-pivot", ' ', "move the root into place in place of pivot_root (for a root on a ramdisk)"),
         switch("no-new-keyring", ' ', "keep the caller's session keyring"),
@@ -38,6 +39,7 @@ pub(super) fn request(call: &Call) -> Result<CreateRequest> {
     Ok(CreateRequest {
         id: call.id(),
         bundle: call.absolute("bundle")?.unwrap_or_default(),
+        config: call.path("config"),
         console_socket: call.absolute("console-socket")?,
         pidfd_socket: call.absolute("pidfd-socket")?,
         pid_file: call.absolute("pid-file")?,

@@ -1,7 +1,7 @@
 //! `vessel delete`.
 
 use super::lex::switch;
-use super::verb::{Call, Count, Verb};
+use super::verb::{Call, Count, Verb, regex};
 use crate::container;
 use crate::error::Result;
 
@@ -13,11 +13,12 @@ pub(super) const VERB: Verb = Verb {
     args: "<container-id>",
     count: Count::Exactly(1),
     flags_first: false,
-    flags: || vec![switch("force", 'f', "end the container if it still runs; one that is not there is no error")],
+    flags: || {
+        vec![switch("force", 'f', "end the container if it still runs; one that is not there is no error"), regex()]
+    },
     run,
 };
 
 fn run(call: &Call) -> Result<i32> {
-    container::delete(&call.host, &call.id(), call.switch("force"))?;
-    Ok(0)
+    call.for_each(|id| container::delete(&call.host, id, call.switch("force")))
 }

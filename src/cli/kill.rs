@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 
 use super::lex::switch;
-use super::verb::{Call, Count, Verb};
+use super::verb::{Call, Count, Verb, regex};
 use crate::container;
 use crate::error::{Error, Result};
 
@@ -15,7 +15,7 @@ pub(super) const VERB: Verb = Verb {
     args: "<container-id> [signal]",
     count: Count::Between(1, 2),
     flags_first: true,
-    flags: || vec![switch("all", 'a', "send it to every process of the container")],
+    flags: || vec![switch("all", 'a', "send it to every process of the container"), regex()],
     run,
 };
 
@@ -24,8 +24,7 @@ fn run(call: &Call) -> Result<i32> {
         Some(name) if !name.is_empty() => parse(&name.to_string_lossy())?,
         _ => libc::SIGTERM,
     };
-    container::kill(&call.host, &call.id(), signal, call.switch("all"))?;
-    Ok(0)
+    call.for_each(|id| container::kill(&call.host, id, signal, call.switch("all")))
 }
 
 /// A signal by number or by name, in any case, with SIG or without; real-time signals as RTMIN+n and RTMAX-n.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Command};
 
-use super::lex::{get, value};
-use crate::container::Host;
+use super::lex::{get, switch, value};
+use crate::container::{self, Host};
 use crate::error::{Context, Error, Result};
 
 /// How long a line of a description may be.
@@ -116,6 +116,17 @@ impl Call {
         self.args.first().map(|id| id.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
+    /// The containers that the first argument means: the one of that name, or with `--regex` those that match it.
+    /// Each is worked on, also where one fails; the failures are told in one line.
+    pub(super) fn for_each(&self, work: impl Fn(&str) -> Result<()>) -> Result<i32> {
+        if !self.switch("regex") {
+            return work(&self.id()).map(|()| 0);
+        }
+        let ids = container::matching(&self.host, &self.id())?;
+        let failures: Vec<String> = ids.iter().filter_map(|id| work(id).err().map(|e| format!("{id}: {e}"))).collect();
+        if failures.is_empty() { Ok(0) } else { Err(Error::new(failures.join("; "))) }
+    }
+
     pub(super) fn switch(&self, name: &str) -> bool {
         self.matches.get_flag(name)
     }
@@ -158,6 +169,11 @@ pub(super) fn print(text: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// The flag for commands that may work on several containers.
+pub(super) fn regex() -> Arg {
+    switch("regex", 'r', "the argument is a regular expression: do it to each container whose id matches")
 }
 
 /// The flag for commands that read a bundle.

@@ -92,7 +92,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     let here = Path::new(".");
     let bundle = if request.bundle.as_os_str().is_empty() { here } else { &request.bundle };
     let bundle = bundle.canonicalize().context(|| format!("cannot find the bundle {}", bundle.display()))?;
-    let path = bundle.join("config.json");
+    let path = bundle.join(request.config.as_deref().unwrap_or(Path::new("config.json")));
     let config = spec::load(&path)?;
     spec::validate(&config).context(|| path.display())?;
     for warning in &config.warnings {

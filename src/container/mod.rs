@@ -41,6 +41,8 @@ pub struct CreateRequest {
     pub id: String,
     /// The bundle; the current directory where empty.
     pub bundle: PathBuf,
+    /// The configuration, from the bundle where relative; config.json where none.
+    pub config: Option<PathBuf>,
     /// Who gets the master of the terminal.
     pub console_socket: Option<PathBuf>,
     /// Who gets a pidfd of init.
@@ -266,6 +268,12 @@ pub fn list(host: &Host) -> Result<Vec<Result<View>>> {
         }
     }
     Ok(views)
+}
+
+/// The names of the containers that match a regular expression, sorted.
+pub fn matching(host: &Host, pattern: &str) -> Result<Vec<String>> {
+    let pattern = regex_lite::Regex::new(pattern).map_err(|e| Error::new(format!("--regex {pattern:?}: {e}")))?;
+    Ok(store::names(host)?.into_iter().filter(|id| pattern.is_match(id)).collect())
 }
 
 /// The name of a user by the host's /etc/passwd, else `#UID`.
