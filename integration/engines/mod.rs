@@ -10,11 +10,14 @@ use crate::harness::{CGROUP_ROOT, Cmd, Container, Output, Pty, Running, User, ev
 mod containerd;
 mod docker;
 mod podman;
+mod rootless;
 
 /// An engine with everything of its own in the test's directory and cgroup, and the container's root filesystem.
 struct Engine {
     c: Container,
     user: Option<User>,
+    /// Where the files are that tell who the user is, if the machine does not know.
+    files: Option<PathBuf>,
     daemon: Option<Running>,
     /// A directory with a short path, which engines ask for where they have sockets.
     short: PathBuf,
@@ -32,7 +35,7 @@ impl Engine {
     fn podman() -> Engine {
         let short = suite().dir.join(suite().number().to_string());
         fs::create_dir(&short).unwrap();
-        Engine { c: Container::new(["echo"]), user: None, daemon: None, short, _turn: None }
+        Engine { c: Container::new(["echo"]), user: None, files: None, daemon: None, short, _turn: None }
     }
 
     /// podman of an ordinary user.
@@ -60,16 +63,32 @@ impl Engine {
         script
     }
 
+    /// Where an ordinary user's programs have their sockets.
+    fn session(&self) -> Option<PathBuf> {
+        let user = self.user.as_ref()?;
+        Some(if self.files.is_some() { self.short.join("session") } else { format!("/run/user/{}", user.uid).into() })
+    }
+
     /// podman with arguments, to be changed and run.
     fn cmd(&self, args: &[&str]) -> Cmd {
         let c = &self.c;
-        let mut cmd = Cmd::new("podman").timeout(180).cwd(&c.dir).env("HOME", c.path("home"));
-        if let Some(user) = &self.user {
-            let session = format!("/run/user/{}", user.uid);
-            let bus = format!("unix:path={session}/bus");
-            cmd = cmd.user(user).env("XDG_RUNTIME_DIR", session).env("DBUS_SESSION_BUS_ADDRESS", bus);
+        let mut cmd = match (&self.user, &self.files) {
+            (Some(user), Some(files)) => rootless::podman(files, user),
+            (Some(user), None) => Cmd::new("podman").user(user),
+            (None, _) => Cmd::new("podman"),
+        };
+        if let Some(session) = self.session() {
+            let bus = format!("unix:path={}/bus", session.display());
+            cmd = cmd.env("XDG_RUNTIME_DIR", session).env("DBUS_SESSION_BUS_ADDRESS", bus);
         }
-        let cmd = cmd.arg("--root").arg(c.path("storage")).arg("--runroot").arg(&self.short);
+        let cmd = cmd
+            .timeout(180)
+            .cwd(&c.dir)
+            .env("HOME", c.path("home"))
+            .arg("--root")
+            .arg(c.path("storage"))
+            .arg("--runroot")
+            .arg(&self.short);
         let cmd =
             cmd.arg("--tmpdir").arg(c.path("tmp")).args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
         cmd.args(["--events-backend", "none", "--runtime"]).arg(self.runtime()).args(args)
@@ -97,7 +116,9 @@ impl Engine {
     /// The root filesystem as a tarball.
     fn tarball(&self) -> PathBuf {
         let path = self.c.path("rootfs.tar");
-        Cmd::new("tar").arg("-cf").arg(&path).arg("-C").arg(self.c.rootfs()).arg(".").run().ok();
+        let out = Cmd::new("tar").arg("-cf").arg(&path).arg("-C").arg(self.c.rootfs()).arg(".").run();
+        // The probe gets and loses links while other tests come and go.
+        assert!(out.code == 0 || out.stderr.trim() == "tar: ./probe: file changed as we read it", "{out}");
         path
     }
 
@@ -115,17 +136,18 @@ impl Drop for Engine {
                 daemon.wait();
             }
         }
-        if let Some(user) = &self.user {
-            // Her podman keeps a process that holds her user namespace.
-            let file = format!("/run/user/{}/libpod/tmp/pause.pid", user.uid);
-            let pid = fs::read_to_string(&file).unwrap_or_default();
-            if let Ok(pid) = pid.trim().parse() {
-                let pid = nix::unistd::Pid::from_raw(pid);
-                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-                let _ = nix::sys::wait::waitpid(pid, None);
+        if let Some(session) = self.session() {
+            // Her podman keeps a process that holds her user namespace; old ones note it where --tmpdir says.
+            for file in [session.join("libpod/tmp/pause.pid"), self.c.path("tmp/pause.pid")] {
+                let pid = fs::read_to_string(&file).unwrap_or_default();
+                if let Ok(pid) = pid.trim().parse() {
+                    let pid = nix::unistd::Pid::from_raw(pid);
+                    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+                    let _ = nix::sys::wait::waitpid(pid, None);
+                }
+                // Else the next one would try to join it.
+                let _ = fs::remove_file(&file);
             }
-            // Else the next one would try to join it.
-            let _ = fs::remove_file(&file);
         }
         // Monitors clean up when their engine has answered already.
         if !std::thread::panicking() {
