@@ -19,6 +19,7 @@ mod engines;
 mod events;
 mod foreground;
 mod hooks;
+mod hotmounts;
 mod lifecycle;
 mod mounts;
 mod namespaces;

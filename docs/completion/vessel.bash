@@ -46,6 +46,9 @@ _vessel() {
             vessel,list)
                 cmd="vessel__subcmd__list"
                 ;;
+            vessel,mounts)
+                cmd="vessel__subcmd__mounts"
+                ;;
             vessel,pause)
                 cmd="vessel__subcmd__pause"
                 ;;
@@ -100,6 +103,9 @@ _vessel() {
             vessel__subcmd__help,list)
                 cmd="vessel__subcmd__help__subcmd__list"
                 ;;
+            vessel__subcmd__help,mounts)
+                cmd="vessel__subcmd__help__subcmd__mounts"
+                ;;
             vessel__subcmd__help,pause)
                 cmd="vessel__subcmd__help__subcmd__pause"
                 ;;
@@ -131,7 +137,7 @@ _vessel() {
 
     case "${cmd}" in
         vessel)
-            opts="-v --debug --log --log-format --root --systemd-cgroup --cgroup-manager --rootless --version check completion create delete events exec features kill list pause ps resume run spec start state update help"
+            opts="-v --debug --log --log-format --root --systemd-cgroup --cgroup-manager --rootless --version check completion create delete events exec features kill list mounts pause ps resume run spec start state update help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -379,7 +385,7 @@ _vessel() {
             return 0
             ;;
         vessel__subcmd__help)
-            opts="check completion create delete events exec features kill list pause ps resume run spec start state update help"
+            opts="check completion create delete events exec features kill list mounts pause ps resume run spec start state update help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -519,6 +525,20 @@ _vessel() {
             return 0
             ;;
         vessel__subcmd__help__subcmd__list)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vessel__subcmd__help__subcmd__mounts)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -673,6 +693,20 @@ _vessel() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vessel__subcmd__mounts)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

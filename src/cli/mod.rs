@@ -11,6 +11,7 @@ mod globals;
 mod kill;
 mod lex;
 mod list;
+mod mounts;
 mod pause;
 mod ps;
 mod resume;
@@ -41,6 +42,7 @@ const VERBS: &[Verb] = &[
     features::VERB,
     kill::VERB,
     list::VERB,
+    mounts::VERB,
     pause::VERB,
     ps::VERB,
     resume::VERB,

@@ -401,19 +401,10 @@ fn plan_rootfs(
     plan: &Plan,
     request: &CreateRequest,
 ) -> Result<rootfs::Plan> {
-    let cgroups: Vec<_> = cgroup
-        .dirs
-        .iter()
-        .map(|d| rootfs::CgroupMount {
-            hierarchy: d.hierarchy.clone(),
-            mountpoint: d.mountpoint.clone(),
-            path: d.path.clone(),
-        })
-        .collect();
     rootfs::plan(&rootfs::Input {
         config,
         bundle,
-        cgroups: &cgroups,
+        cgroups: &cgroup_mounts(cgroup),
         unified: cgroup.unified,
         cgroup_namespace: plan.new.contains(CloneFlags::CLONE_NEWCGROUP),
         user_namespace: plan.own(CloneFlags::CLONE_NEWUSER) || sys::proc::in_user_namespace(),
@@ -421,6 +412,16 @@ fn plan_rootfs(
         network_namespace: plan.own(CloneFlags::CLONE_NEWNET),
         no_pivot: request.no_pivot,
     })
+}
+
+/// The cgroups for mounts of type cgroup.
+pub(super) fn cgroup_mounts(cgroup: &Cgroup) -> Vec<rootfs::CgroupMount> {
+    let mounts = cgroup.dirs.iter().map(|d| rootfs::CgroupMount {
+        hierarchy: d.hierarchy.clone(),
+        mountpoint: d.mountpoint.clone(),
+        path: d.path.clone(),
+    });
+    mounts.collect()
 }
 
 fn first_state(spec: &Spec, bundle: &Path, request: &CreateRequest, cgroup: &Cgroup, rootless: bool) -> Result<State> {

@@ -196,7 +196,7 @@ fn serve(
 }
 
 /// The namespaces to join: those that the configuration lists and that are not the runtime's own.
-fn kinds(linux: &oci_spec::runtime::Linux, state: &State) -> Result<CloneFlags> {
+pub(super) fn kinds(linux: &oci_spec::runtime::Linux, state: &State) -> Result<CloneFlags> {
     let mut kinds = CloneFlags::empty();
     for (kind, _, file) in namespaces::listed(linux) {
         let identity = |pid: &str| {

@@ -5,6 +5,7 @@ mod delete;
 mod events;
 mod exec;
 mod lock;
+mod mounts;
 mod start;
 mod state;
 mod store;
@@ -19,6 +20,7 @@ use crate::error::{Cause, Context, Error, Result};
 use crate::foreground::{self, Signals};
 use crate::init::channel::Order;
 use crate::{seal, sys};
+pub use mounts::MountsChange;
 use state::{Status, wrong};
 
 /// What the global flags say.
@@ -320,6 +322,12 @@ pub fn resume(host: &Host, id: &str) -> Result<()> {
 /// Changes limits of a container that is not stopped. Where one cannot be set, all stay as they are.
 pub fn update(host: &Host, request: &UpdateRequest) -> Result<()> {
     update::update(host, request)
+}
+
+/// Makes mounts in a container that is not stopped, or takes them away; `mounts` is JSON in the shape of `mounts` in
+/// config.json. Where one cannot be made, none of them stays.
+pub fn mounts(host: &Host, id: &str, change: MountsChange, mounts: &str) -> Result<()> {
+    mounts::mounts(host, id, change, mounts)
 }
 
 /// What a container has used up to now.

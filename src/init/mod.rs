@@ -1,6 +1,6 @@
 //! What happens inside the new process, in order: [`bootstrap`] makes it in its namespaces, [`setup`] builds the
 //! container around it, [`gate`] waits for `start`, [`finish`] gives the process its attributes and executes the program.
-//! [`join`] is the beginning for `exec`. [`channel`] shows what init and the runtime say to each other.
+//! [`join`] is the beginning for `exec`; [`visit`] is all of a process that changes the mounts of a running container. [`channel`] shows what init and the runtime say to each other.
 
 pub mod bootstrap;
 pub mod channel;
@@ -9,6 +9,7 @@ pub mod gate;
 pub mod join;
 pub mod program;
 pub mod setup;
+pub mod visit;
 
 use std::os::fd::OwnedFd;
 

@@ -4,6 +4,7 @@
 //! The runtime makes a [`Plan`] with every source on the host opened; init carries it out in the new mount namespace, by
 //! descriptors only: [`Plan::mount`], then [`Plan::enter`], then [`Plan::protect`].
 
+mod addition;
 mod bind;
 mod cgroup;
 mod devices;
@@ -28,6 +29,7 @@ use rustix::mount::MountPropagationFlags;
 use crate::error::{Context, Error, Result};
 use crate::spec::Config;
 use crate::sys::proc::Proc;
+pub use addition::{Addition, addition, remove};
 use devices::Device;
 use mounts::{Common, Kind, Mount};
 use place::Inside;
@@ -156,7 +158,8 @@ impl Plan {
         self.open_late()?;
         let inside = self.attach_root().context(|| format!("root.path: cannot mount {}", self.root.0.display()))?;
         for (i, mount) in self.mounts.iter_mut().enumerate() {
-            if let Some(mount) = mount.carry_out(&inside, &self.common, |tree| map(i, tree))? {
+            let (mount, late) = mount.carry_out(&inside, &self.common, |tree| map(i, tree))?;
+            if late {
                 self.late.push(mount);
             }
         }

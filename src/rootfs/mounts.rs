@@ -53,14 +53,14 @@ pub(super) struct Common {
 }
 
 impl Mount {
-    /// Mounts it. Returns the mount where it is to become read-only at the very end.
+    /// Mounts it. Returns the mount, and whether it is to become read-only at the very end.
     /// `map` maps the ids of a tree where this process may not.
     pub(super) fn carry_out(
         &mut self,
         inside: &Inside,
         common: &Common,
         map: impl FnMut(&OwnedFd) -> Result<()>,
-    ) -> Result<Option<OwnedFd>> {
+    ) -> Result<(OwnedFd, bool)> {
         let late = self.read_only_late();
         let what = match &self.kind {
             Kind::Bind(bind) => bind.source.display().to_string(),
@@ -87,7 +87,7 @@ impl Mount {
             let destination = Path::new("/").join(&self.destination);
             e.context(format!("{}: cannot mount {what} on {}", self.place, destination.display()))
         })?;
-        Ok(late.then_some(mount))
+        Ok((mount, late))
     }
 
     /// /dev and every tmpfs must take files that are made later, so they become read-only last.

@@ -51,8 +51,18 @@ impl Inside {
     pub(super) fn new(root: OwnedFd) -> Result<Inside> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let names = rustix::fs::open("/proc/self/fd", flags, Mode::empty()).context(|| "cannot open /proc/self/fd")?;
+        Inside::with_names(root, names)
+    }
+
+    /// The same with a descriptor of /proc/self/fd, of this process.
+    pub(super) fn with_names(root: OwnedFd, names: OwnedFd) -> Result<Inside> {
         let at = host_name(&names, &root)?;
         Ok(Inside { root, at, names })
+    }
+
+    /// The host's /proc/self/fd.
+    pub(super) fn names(&self) -> &OwnedFd {
+        &self.names
     }
 
     /// The root, for lookups.

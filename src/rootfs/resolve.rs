@@ -14,7 +14,7 @@ use super::cgroup::Cgroups;
 use super::idmap::{self, Mappings, Namespaces};
 use super::mounts::{Common, Kind, Mount};
 use super::place::clean;
-use super::{Input, Plan, devices, limit};
+use super::{Addition, Input, Plan, devices, limit};
 use crate::error::{Cause, Context, Error, Result};
 use crate::log;
 use crate::spec::options::Options;
@@ -32,18 +32,7 @@ pub(super) fn plan(input: &Input<'_>) -> Result<Plan> {
     let limit = limit::raise(entries.len() + linux.devices().as_ref().map_or(0, Vec::len));
     let opened = open_root(&path)?;
     let propagation = root_propagation(linux.rootfs_propagation().as_deref())?;
-    let mut resolver = Resolver {
-        input,
-        linux: &linux,
-        mount_namespace,
-        propagation,
-        namespaces: Namespaces::default(),
-        root: Some(clean(&path)).filter(|path| path != Path::new("/")),
-    };
-    let mut mounts = Vec::with_capacity(entries.len());
-    for (i, entry) in entries.iter().enumerate() {
-        mounts.push(resolver.mount(entry, format!("mounts[{i}]"))?);
-    }
+    let mounts = mounts(input, &linux, &path, mount_namespace)?;
     let set_up_dev = mount_namespace
         && !mounts.iter().any(|m| matches!(m.kind, Kind::Bind(_)) && clean(&m.destination) == Path::new("/dev"));
     let devices = if set_up_dev {
@@ -59,14 +48,7 @@ pub(super) fn plan(input: &Input<'_>) -> Result<Plan> {
         no_pivot: input.no_pivot,
         propagation,
         mounts,
-        common: Common {
-            label: linux.mount_label().clone().filter(|label| !label.is_empty()),
-            cgroups: Cgroups {
-                mounts: input.cgroups.to_vec(),
-                unified: input.unified,
-                namespace: input.cgroup_namespace,
-            },
-        },
+        common: common(input, &linux),
         devices,
         set_up_dev,
         masked: linux.masked_paths().clone().unwrap_or_default(),
@@ -76,6 +58,46 @@ pub(super) fn plan(input: &Input<'_>) -> Result<Plan> {
         masks: None,
         limit,
     })
+}
+
+/// Resolves the mounts of the configuration, to be made in a container that runs.
+pub(super) fn addition(input: &Input<'_>) -> Result<Addition> {
+    let spec = &input.config.spec;
+    let linux = spec.linux().clone().unwrap_or_default();
+    let path = input.bundle.join(spec.root().as_ref().map(|r| r.path().as_path()).unwrap_or(Path::new("")));
+    let limit = limit::raise(spec.mounts().as_ref().map_or(0, Vec::len));
+    let mounts = mounts(input, &linux, &path, true)?;
+    for mount in &mounts {
+        let refused = match &mount.kind {
+            Kind::New(kind, _) if kind == "proc" => "a procfs shows the processes of whoever mounts it",
+            Kind::Remount => "`mounts add` adds mounts, and changes none",
+            Kind::Bind(bind) if bind.inside.is_some() => "its source lies in the root filesystem of the container",
+            _ => continue,
+        };
+        let text = format!("{}: it cannot be added to a container that runs: {refused}", mount.place);
+        return Err(Error::of(Cause::Config, text));
+    }
+    Ok(Addition { mounts, common: common(input, &linux), _limit: limit })
+}
+
+fn mounts(input: &Input<'_>, linux: &Linux, root: &Path, mount_namespace: bool) -> Result<Vec<Mount>> {
+    let mut resolver = Resolver {
+        input,
+        linux,
+        mount_namespace,
+        propagation: root_propagation(linux.rootfs_propagation().as_deref())?,
+        namespaces: Namespaces::default(),
+        root: Some(clean(root)).filter(|path| path != Path::new("/")),
+    };
+    let entries = input.config.spec.mounts().as_deref().unwrap_or_default();
+    entries.iter().enumerate().map(|(i, entry)| resolver.mount(entry, format!("mounts[{i}]"))).collect()
+}
+
+fn common(input: &Input<'_>, linux: &Linux) -> Common {
+    Common {
+        label: linux.mount_label().clone().filter(|label| !label.is_empty()),
+        cgroups: Cgroups { mounts: input.cgroups.to_vec(), unified: input.unified, namespace: input.cgroup_namespace },
+    }
 }
 
 /// Whether linux.namespaces names the mount namespace that the runtime is in.

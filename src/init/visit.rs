@@ -1,0 +1,66 @@
+//! A process that works in the namespaces of a running container for the runtime, and ends: `mounts`.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::sched::CloneFlags;
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::MountPropagationFlags;
+
+use super::{Orders, bootstrap};
+use crate::error::{Context, Result};
+use crate::init::channel::InitEnd;
+use crate::{namespaces, rootfs, sys};
+
+/// What is to be done there.
+#[derive(Debug)]
+pub enum Work {
+    /// Makes mounts.
+    Add(rootfs::Addition),
+    /// Unmounts what is mounted at these places.
+    Remove(Vec<PathBuf>),
+}
+
+/// Does it in these namespaces of the process behind `init`, and reports a failure. Does not return.
+///
+/// It stays out of the pid namespace, so that no process of the container can see it, let alone trace it.
+pub fn run(init: &OwnedFd, kinds: CloneFlags, work: Work, end: InitEnd) -> ! {
+    let orders = Orders::new(end);
+    match ladder(init, kinds, work) {
+        Ok(()) => sys::process::exit(0),
+        Err(e) => orders.fail(e),
+    }
+}
+
+fn ladder(init: &OwnedFd, mut kinds: CloneFlags, mut work: Work) -> Result<()> {
+    sys::process::protect()?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let names = rustix::fs::open("/proc/self/fd", flags, Mode::empty()).context(|| "cannot open /proc/self/fd")?;
+    if let Work::Add(addition) = &mut work
+        && addition.is_incomplete()
+    {
+        // Without rights on the host's mounts, a copy of them that the user namespace owns.
+        join(init, kinds & CloneFlags::CLONE_NEWUSER)?;
+        kinds -= CloneFlags::CLONE_NEWUSER;
+        nix::sched::unshare(CloneFlags::CLONE_NEWNS).context(|| "cannot copy the mounts of the host")?;
+        rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+            .context(|| "cannot separate the copy of the host's mounts")?;
+        addition.complete()?;
+    }
+    join(init, kinds)?;
+    // Modes of directories are meant as they are.
+    rustix::process::umask(Mode::empty());
+    match work {
+        Work::Add(addition) => addition.mount(names),
+        Work::Remove(places) => rootfs::remove(&places, names),
+    }
+}
+
+fn join(init: &OwnedFd, kinds: CloneFlags) -> Result<()> {
+    if kinds.is_empty() {
+        return Ok(());
+    }
+    nix::sched::setns(init.as_fd(), kinds)
+        .context(|| format!("cannot join the container's namespaces ({})", namespaces::names(kinds)))?;
+    if kinds.contains(CloneFlags::CLONE_NEWUSER) { bootstrap::become_root() } else { Ok(()) }
+}
