@@ -6,7 +6,7 @@
 //! [`init`]. Init sets itself up in the new namespaces, waits at the start gate, and becomes the program.
 //!
 //! A layer calls downward only: cli, container, init; then the subjects (rootfs, cgroups, security, attrs, namespaces,
-//! idmap, net, hooks, console, seal), which know neither each other nor the layers above; then [`spec`], [`sys`],
+//! idmap, net, hooks, console, criu, seal), which know neither each other nor the layers above; then [`spec`], [`sys`],
 //! [`error`] and [`log`].
 
 #![deny(unsafe_code)]
@@ -16,6 +16,7 @@ pub mod cgroups;
 pub mod cli;
 pub mod console;
 pub mod container;
+pub mod criu;
 pub mod error;
 pub mod foreground;
 pub mod hooks;

@@ -1,6 +1,6 @@
 //! Descriptors: marking them close-on-exec and closing what is left.
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::error::{Error, Result};
 
@@ -19,4 +19,23 @@ fn close_range(first: RawFd, flags: libc::c_uint) -> Result<()> {
 pub fn received(fd: RawFd) -> OwnedFd {
     // SAFETY: the kernel has made this descriptor for the receiver of the message, who calls this once for it.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Gives descriptors the numbers from `first` on, and lets the program that is executed next inherit these and the
+/// standard streams, and no others. To be followed by execve(2) or the end of the process: whoever owned these numbers
+/// does not own them afterwards.
+pub fn hand_over(fds: &[BorrowedFd<'_>], first: RawFd) -> Result<()> {
+    let cannot = |e: Error| e.context("cannot hand descriptors over");
+    cloexec_from(3)?;
+    let end = fds.iter().fold(first, |end, _| end + 1);
+    // Out of the way of each other, then to their places.
+    let copy = |fd: &BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, end).map_err(|e| cannot(e.into()));
+    let copies = fds.iter().map(copy).collect::<Result<Vec<_>>>()?;
+    for (number, copy) in (first..).zip(&copies) {
+        // SAFETY: no memory is passed; who owns `number` does not use it any more, as the caller promises.
+        if unsafe { libc::dup2(copy.as_raw_fd(), number) } < 0 {
+            return Err(cannot(std::io::Error::last_os_error().into()));
+        }
+    }
+    Ok(())
 }
