@@ -76,7 +76,8 @@ pub fn listed(linux: &Linux) -> impl Iterator<Item = (CloneFlags, &'static str, 
     KINDS.iter().filter(move |k| types.contains(&k.0)).map(|k| (k.1, k.3, file(k.1)))
 }
 
-fn file(kind: CloneFlags) -> &'static str {
+/// The file in /proc/PID/ns of a kind.
+pub fn file(kind: CloneFlags) -> &'static str {
     match name(kind) {
         "network" => "net",
         "mount" => "mnt",

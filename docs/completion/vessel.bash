@@ -19,6 +19,9 @@ _vessel() {
             vessel,check)
                 cmd="vessel__subcmd__check"
                 ;;
+            vessel,checkpoint)
+                cmd="vessel__subcmd__checkpoint"
+                ;;
             vessel,completion)
                 cmd="vessel__subcmd__completion"
                 ;;
@@ -55,6 +58,9 @@ _vessel() {
             vessel,ps)
                 cmd="vessel__subcmd__ps"
                 ;;
+            vessel,restore)
+                cmd="vessel__subcmd__restore"
+                ;;
             vessel,resume)
                 cmd="vessel__subcmd__resume"
                 ;;
@@ -75,6 +81,9 @@ _vessel() {
                 ;;
             vessel__subcmd__help,check)
                 cmd="vessel__subcmd__help__subcmd__check"
+                ;;
+            vessel__subcmd__help,checkpoint)
+                cmd="vessel__subcmd__help__subcmd__checkpoint"
                 ;;
             vessel__subcmd__help,completion)
                 cmd="vessel__subcmd__help__subcmd__completion"
@@ -112,6 +121,9 @@ _vessel() {
             vessel__subcmd__help,ps)
                 cmd="vessel__subcmd__help__subcmd__ps"
                 ;;
+            vessel__subcmd__help,restore)
+                cmd="vessel__subcmd__help__subcmd__restore"
+                ;;
             vessel__subcmd__help,resume)
                 cmd="vessel__subcmd__help__subcmd__resume"
                 ;;
@@ -137,7 +149,7 @@ _vessel() {
 
     case "${cmd}" in
         vessel)
-            opts="-v --debug --log --log-format --root --systemd-cgroup --cgroup-manager --rootless --version check completion create delete events exec features kill list mounts pause ps resume run spec start state update help"
+            opts="-v --debug --log --log-format --root --systemd-cgroup --cgroup-manager --rootless --version check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -182,6 +194,48 @@ _vessel() {
                     return 0
                     ;;
                 -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vessel__subcmd__checkpoint)
+            opts="--image-path --work-path --tcp-established --ext-unix-sk --shell-job --lazy-pages --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --parent-path --leave-running --tcp-skip-in-flight --link-remap --status-fd --page-server --pre-dump"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --image-path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --work-path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --manage-cgroups-mode)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --empty-ns)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --parent-path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --status-fd)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --page-server)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -385,7 +439,7 @@ _vessel() {
             return 0
             ;;
         vessel__subcmd__help)
-            opts="check completion create delete events exec features kill list mounts pause ps resume run spec start state update help"
+            opts="check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -399,6 +453,20 @@ _vessel() {
             return 0
             ;;
         vessel__subcmd__help__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vessel__subcmd__help__subcmd__checkpoint)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -580,6 +648,20 @@ _vessel() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        vessel__subcmd__help__subcmd__restore)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         vessel__subcmd__help__subcmd__resume)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -740,6 +822,60 @@ _vessel() {
                     return 0
                     ;;
                 -f)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vessel__subcmd__restore)
+            opts="-b -d --image-path --work-path --tcp-established --ext-unix-sk --shell-job --lazy-pages --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --bundle --detach --pid-file --console-socket --no-subreaper --no-pivot --tcp-close --lsm-profile --lsm-mount-context"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --image-path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --work-path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --manage-cgroups-mode)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --empty-ns)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bundle)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pid-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --console-socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --lsm-profile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --lsm-mount-context)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

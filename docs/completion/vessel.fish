@@ -33,6 +33,7 @@ complete -c vessel -n "__fish_vessel_needs_command" -l debug -d 'log what is don
 complete -c vessel -n "__fish_vessel_needs_command" -l systemd-cgroup -d 'let systemd make the cgroups; cgroupsPath is slice:prefix:name then'
 complete -c vessel -n "__fish_vessel_needs_command" -s v -l version -d 'print the version of vessel and of the specification'
 complete -c vessel -n "__fish_vessel_needs_command" -f -a "check" -d 'report every fault of a bundle'
+complete -c vessel -n "__fish_vessel_needs_command" -f -a "checkpoint" -d 'checkpoint a running container'
 complete -c vessel -n "__fish_vessel_needs_command" -f -a "completion" -d 'print the completion of the command line for a shell'
 complete -c vessel -n "__fish_vessel_needs_command" -f -a "create" -d 'create a container'
 complete -c vessel -n "__fish_vessel_needs_command" -f -a "delete" -d 'delete a container that is stopped, and what it held'
@@ -44,6 +45,7 @@ complete -c vessel -n "__fish_vessel_needs_command" -f -a "list" -d 'list the co
 complete -c vessel -n "__fish_vessel_needs_command" -f -a "mounts" -d 'add mounts to a running container, or remove them'
 complete -c vessel -n "__fish_vessel_needs_command" -f -a "pause" -d 'suspend all processes of a container'
 complete -c vessel -n "__fish_vessel_needs_command" -f -a "ps" -d 'show the processes of a container'
+complete -c vessel -n "__fish_vessel_needs_command" -f -a "restore" -d 'restore a container from a previous checkpoint'
 complete -c vessel -n "__fish_vessel_needs_command" -f -a "resume" -d 'let the processes of a paused container go on'
 complete -c vessel -n "__fish_vessel_needs_command" -f -a "run" -d 'create and run a container'
 complete -c vessel -n "__fish_vessel_needs_command" -f -a "spec" -d 'write a config.json to begin with'
@@ -52,6 +54,23 @@ complete -c vessel -n "__fish_vessel_needs_command" -f -a "state" -d 'output the
 complete -c vessel -n "__fish_vessel_needs_command" -f -a "update" -d 'update container resource constraints'
 complete -c vessel -n "__fish_vessel_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c vessel -n "__fish_vessel_using_subcommand check" -s b -l bundle -d 'the bundle, a directory with a config.json (default: the current directory)' -r
+complete -c vessel -n "__fish_vessel_using_subcommand checkpoint" -l image-path -d 'the directory of the images (default: ./checkpoint)' -r
+complete -c vessel -n "__fish_vessel_using_subcommand checkpoint" -l work-path -d 'the directory for logs (default: that of the images)' -r
+complete -c vessel -n "__fish_vessel_using_subcommand checkpoint" -l manage-cgroups-mode -d 'what is done about cgroups: soft (default), full, strict or ignore' -r
+complete -c vessel -n "__fish_vessel_using_subcommand checkpoint" -l empty-ns -d 'do not save what is in the namespace: network, which is always so' -r
+complete -c vessel -n "__fish_vessel_using_subcommand checkpoint" -l parent-path -d 'the images of a pre-dump, relative to --image-path' -r
+complete -c vessel -n "__fish_vessel_using_subcommand checkpoint" -l status-fd -d 'write a zero byte to descriptor N when pages can be fetched (--lazy-pages)' -r
+complete -c vessel -n "__fish_vessel_using_subcommand checkpoint" -l page-server -d 'send the memory there in place of files' -r
+complete -c vessel -n "__fish_vessel_using_subcommand checkpoint" -l tcp-established -d 'allow open TCP connections'
+complete -c vessel -n "__fish_vessel_using_subcommand checkpoint" -l ext-unix-sk -d 'allow UNIX sockets that are connected to the outside'
+complete -c vessel -n "__fish_vessel_using_subcommand checkpoint" -l shell-job -d 'allow a terminal of the caller\'s'
+complete -c vessel -n "__fish_vessel_using_subcommand checkpoint" -l lazy-pages -d 'fetch memory when it is used'
+complete -c vessel -n "__fish_vessel_using_subcommand checkpoint" -l file-locks -d 'allow locks of files'
+complete -c vessel -n "__fish_vessel_using_subcommand checkpoint" -l auto-dedup -d 'keep no page in two images'
+complete -c vessel -n "__fish_vessel_using_subcommand checkpoint" -l leave-running -d 'let the container run on'
+complete -c vessel -n "__fish_vessel_using_subcommand checkpoint" -l tcp-skip-in-flight -d 'leave out TCP connections that are not established yet'
+complete -c vessel -n "__fish_vessel_using_subcommand checkpoint" -l link-remap -d 'give open files without a name a name for the time being'
+complete -c vessel -n "__fish_vessel_using_subcommand checkpoint" -l pre-dump -d 'save the memory alone, and let the container run on'
 complete -c vessel -n "__fish_vessel_using_subcommand create" -s b -l bundle -d 'the bundle, a directory with a config.json (default: the current directory)' -r
 complete -c vessel -n "__fish_vessel_using_subcommand create" -s f -l config -d 'the configuration; from the bundle where relative (default: config.json)' -r
 complete -c vessel -n "__fish_vessel_using_subcommand create" -l pid-file -d 'write the pid of the process, as seen from here, to FILE' -r
@@ -86,6 +105,25 @@ complete -c vessel -n "__fish_vessel_using_subcommand kill" -s r -l regex -d 'th
 complete -c vessel -n "__fish_vessel_using_subcommand list" -s f -l format -d 'table or json' -r
 complete -c vessel -n "__fish_vessel_using_subcommand list" -s q -l quiet -d 'print only the ids'
 complete -c vessel -n "__fish_vessel_using_subcommand ps" -s f -l format -d 'table or json' -r
+complete -c vessel -n "__fish_vessel_using_subcommand restore" -l image-path -d 'the directory of the images (default: ./checkpoint)' -r
+complete -c vessel -n "__fish_vessel_using_subcommand restore" -l work-path -d 'the directory for logs (default: that of the images)' -r
+complete -c vessel -n "__fish_vessel_using_subcommand restore" -l manage-cgroups-mode -d 'what is done about cgroups: soft (default), full, strict or ignore' -r
+complete -c vessel -n "__fish_vessel_using_subcommand restore" -l empty-ns -d 'do not save what is in the namespace: network, which is always so' -r
+complete -c vessel -n "__fish_vessel_using_subcommand restore" -s b -l bundle -d 'the bundle, a directory with a config.json (default: the current directory)' -r
+complete -c vessel -n "__fish_vessel_using_subcommand restore" -l pid-file -d 'write the pid of the process, as seen from here, to FILE' -r
+complete -c vessel -n "__fish_vessel_using_subcommand restore" -l console-socket -d 'a UNIX socket that receives the master of the terminal' -r
+complete -c vessel -n "__fish_vessel_using_subcommand restore" -l lsm-profile -d 'the label or profile of the processes, as selinux:LABEL' -r
+complete -c vessel -n "__fish_vessel_using_subcommand restore" -l lsm-mount-context -d 'the SELinux context of mounts' -r
+complete -c vessel -n "__fish_vessel_using_subcommand restore" -l tcp-established -d 'allow open TCP connections'
+complete -c vessel -n "__fish_vessel_using_subcommand restore" -l ext-unix-sk -d 'allow UNIX sockets that are connected to the outside'
+complete -c vessel -n "__fish_vessel_using_subcommand restore" -l shell-job -d 'allow a terminal of the caller\'s'
+complete -c vessel -n "__fish_vessel_using_subcommand restore" -l lazy-pages -d 'fetch memory when it is used'
+complete -c vessel -n "__fish_vessel_using_subcommand restore" -l file-locks -d 'allow locks of files'
+complete -c vessel -n "__fish_vessel_using_subcommand restore" -l auto-dedup -d 'keep no page in two images'
+complete -c vessel -n "__fish_vessel_using_subcommand restore" -s d -l detach -d 'return as soon as the container runs'
+complete -c vessel -n "__fish_vessel_using_subcommand restore" -l no-subreaper -d 'do not adopt orphans of the container'
+complete -c vessel -n "__fish_vessel_using_subcommand restore" -l no-pivot -d 'for callers that give it to every command: how the root is moved is criu\'s choice'
+complete -c vessel -n "__fish_vessel_using_subcommand restore" -l tcp-close -d 'close TCP connections that were open'
 complete -c vessel -n "__fish_vessel_using_subcommand run" -s b -l bundle -d 'the bundle, a directory with a config.json (default: the current directory)' -r
 complete -c vessel -n "__fish_vessel_using_subcommand run" -s f -l config -d 'the configuration; from the bundle where relative (default: config.json)' -r
 complete -c vessel -n "__fish_vessel_using_subcommand run" -l pid-file -d 'write the pid of the process, as seen from here, to FILE' -r
@@ -118,22 +156,24 @@ complete -c vessel -n "__fish_vessel_using_subcommand update" -l kernel-memory-t
 complete -c vessel -n "__fish_vessel_using_subcommand update" -l pids-limit -d 'how many processes and threads it may have; -1: no limit' -r
 complete -c vessel -n "__fish_vessel_using_subcommand update" -l l3-cache-schema -d '' -r
 complete -c vessel -n "__fish_vessel_using_subcommand update" -l mem-bw-schema -d '' -r
-complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check completion create delete events exec features kill list mounts pause ps resume run spec start state update help" -f -a "check" -d 'report every fault of a bundle'
-complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check completion create delete events exec features kill list mounts pause ps resume run spec start state update help" -f -a "completion" -d 'print the completion of the command line for a shell'
-complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check completion create delete events exec features kill list mounts pause ps resume run spec start state update help" -f -a "create" -d 'create a container'
-complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check completion create delete events exec features kill list mounts pause ps resume run spec start state update help" -f -a "delete" -d 'delete a container that is stopped, and what it held'
-complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check completion create delete events exec features kill list mounts pause ps resume run spec start state update help" -f -a "events" -d 'display container events such as OOM notifications, cpu, memory, and IO usage statistics'
-complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check completion create delete events exec features kill list mounts pause ps resume run spec start state update help" -f -a "exec" -d 'execute another process in a running container'
-complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check completion create delete events exec features kill list mounts pause ps resume run spec start state update help" -f -a "features" -d 'show what vessel can do, as JSON'
-complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check completion create delete events exec features kill list mounts pause ps resume run spec start state update help" -f -a "kill" -d 'send a signal (default: SIGTERM) to the container\'s init process'
-complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check completion create delete events exec features kill list mounts pause ps resume run spec start state update help" -f -a "list" -d 'list the containers under --root'
-complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check completion create delete events exec features kill list mounts pause ps resume run spec start state update help" -f -a "mounts" -d 'add mounts to a running container, or remove them'
-complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check completion create delete events exec features kill list mounts pause ps resume run spec start state update help" -f -a "pause" -d 'suspend all processes of a container'
-complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check completion create delete events exec features kill list mounts pause ps resume run spec start state update help" -f -a "ps" -d 'show the processes of a container'
-complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check completion create delete events exec features kill list mounts pause ps resume run spec start state update help" -f -a "resume" -d 'let the processes of a paused container go on'
-complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check completion create delete events exec features kill list mounts pause ps resume run spec start state update help" -f -a "run" -d 'create and run a container'
-complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check completion create delete events exec features kill list mounts pause ps resume run spec start state update help" -f -a "spec" -d 'write a config.json to begin with'
-complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check completion create delete events exec features kill list mounts pause ps resume run spec start state update help" -f -a "start" -d 'execute the program of a created container'
-complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check completion create delete events exec features kill list mounts pause ps resume run spec start state update help" -f -a "state" -d 'output the state of a container as JSON'
-complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check completion create delete events exec features kill list mounts pause ps resume run spec start state update help" -f -a "update" -d 'update container resource constraints'
-complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check completion create delete events exec features kill list mounts pause ps resume run spec start state update help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "check" -d 'report every fault of a bundle'
+complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "checkpoint" -d 'checkpoint a running container'
+complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "completion" -d 'print the completion of the command line for a shell'
+complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "create" -d 'create a container'
+complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "delete" -d 'delete a container that is stopped, and what it held'
+complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "events" -d 'display container events such as OOM notifications, cpu, memory, and IO usage statistics'
+complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "exec" -d 'execute another process in a running container'
+complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "features" -d 'show what vessel can do, as JSON'
+complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "kill" -d 'send a signal (default: SIGTERM) to the container\'s init process'
+complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "list" -d 'list the containers under --root'
+complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "mounts" -d 'add mounts to a running container, or remove them'
+complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "pause" -d 'suspend all processes of a container'
+complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "ps" -d 'show the processes of a container'
+complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "restore" -d 'restore a container from a previous checkpoint'
+complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "resume" -d 'let the processes of a paused container go on'
+complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "run" -d 'create and run a container'
+complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "spec" -d 'write a config.json to begin with'
+complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "start" -d 'execute the program of a created container'
+complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "state" -d 'output the state of a container as JSON'
+complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "update" -d 'update container resource constraints'
+complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

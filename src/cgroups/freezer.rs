@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The directory whose freezer is used: that of v1 where it is mounted.
-fn freezer(cgroup: &Cgroup) -> Option<&Dir> {
+pub(super) fn freezer(cgroup: &Cgroup) -> Option<&Dir> {
     cgroup.dirs.iter().find(|dir| dir.has("freezer")).or(cgroup.v2())
 }
 

@@ -229,6 +229,11 @@ impl Cgroup {
         freezer::thaw(self)
     }
 
+    /// The directory whose freezer stops the processes.
+    pub fn freezer(&self) -> Option<PathBuf> {
+        freezer::freezer(self).map(Dir::directory)
+    }
+
     /// Whether the processes are stopped by the freezer.
     pub fn frozen(&self) -> Result<bool> {
         freezer::frozen(self)

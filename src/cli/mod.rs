@@ -1,6 +1,7 @@
 //! The command line: one file per command. It parses as runc does, asks the layers below, and prints.
 
 mod check;
+mod checkpoint;
 mod completion;
 mod create;
 mod delete;
@@ -14,6 +15,7 @@ mod list;
 mod mounts;
 mod pause;
 mod ps;
+mod restore;
 mod resume;
 mod run;
 mod spec;
@@ -34,6 +36,7 @@ use verb::{Call, Verb, print};
 /// Every command, in the order of the help.
 const VERBS: &[Verb] = &[
     check::VERB,
+    checkpoint::VERB,
     completion::VERB,
     create::VERB,
     delete::VERB,
@@ -45,6 +48,7 @@ const VERBS: &[Verb] = &[
     mounts::VERB,
     pause::VERB,
     ps::VERB,
+    restore::VERB,
     resume::VERB,
     run::VERB,
     spec::VERB,
@@ -52,9 +56,6 @@ const VERBS: &[Verb] = &[
     state::VERB,
     update::VERB,
 ];
-
-/// Commands of runc that vessel does not have. Engines probe for some by their `--help`, which must fail then.
-const MISSING: &[&str] = &["checkpoint", "restore"];
 
 /// Runs the command that the arguments of this process ask for.
 pub fn main() -> ExitCode {
@@ -106,9 +107,6 @@ fn answer(args: impl Iterator<Item = OsString>) -> Result<i32, Failure> {
         }
         name = rest.remove(0).to_string_lossy().into_owned();
         rest = vec!["--help".into()];
-    }
-    if MISSING.contains(&name.as_str()) {
-        return Err(Error::new(format!("{name} is not supported by this version of vessel")).into());
     }
     let Some(verb) = VERBS.iter().find(|v| v.name == name) else {
         return Err(Error::of(Cause::Usage, format!("No help topic for '{name}'")).into());

@@ -10,7 +10,7 @@ use oci_spec::runtime::{Hooks, LinuxSeccomp, Process, Spec};
 use super::state::{Own, State, Summary};
 use super::store::{self, Entry};
 use super::{CreateRequest, Host, wait};
-use crate::cgroups::Cgroup;
+use crate::cgroups::{Cgroup, Holder};
 use crate::error::{Context, Error, Result};
 use crate::hooks::{self, Kind};
 use crate::init::bootstrap::{self, Forked, Into};
@@ -41,8 +41,8 @@ pub(super) struct Rollback {
     entry: Option<(PathBuf, Host)>,
     id: String,
     cgroup: Option<Cgroup>,
-    pidfd: Option<OwnedFd>,
-    poststop: Option<(Vec<oci_spec::runtime::Hook>, String)>,
+    pub(super) pidfd: Option<OwnedFd>,
+    pub(super) poststop: Option<(Vec<oci_spec::runtime::Hook>, String)>,
 }
 
 impl Rollback {
@@ -87,8 +87,22 @@ pub(super) enum Opener {
     Run(bool),
 }
 
-/// Makes a container. On failure nothing of it is left.
-pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Result<Made> {
+/// What a container stands on, before there is a process: its name is taken, its cgroup and its state are there.
+pub(super) struct Ground {
+    // Goes first: while the entry, and so the lock, is there.
+    pub(super) rollback: Rollback,
+    pub(super) entry: Entry,
+    pub(super) state: State,
+    pub(super) config: Config,
+    pub(super) plan: Plan,
+    pub(super) root: rootfs::Plan,
+    pub(super) cgroup: Cgroup,
+    /// Keeps systemd's scope until a process is in it.
+    pub(super) holder: Option<Holder>,
+}
+
+/// Reads the bundle, takes the container's name and makes its cgroup. On failure nothing of it is left.
+pub(super) fn lay(host: &Host, request: &CreateRequest, opener: Opener) -> Result<Ground> {
     let here = Path::new(".");
     let bundle = if request.bundle.as_os_str().is_empty() { here } else { &request.bundle };
     let bundle = bundle.canonicalize().context(|| format!("cannot find the bundle {}", bundle.display()))?;
@@ -98,14 +112,10 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     for warning in &config.warnings {
         log::warn(warning);
     }
-    // Never executed: `start` refuses a container without a process.
-    let empty = Process::default();
-    let process = config.spec.process().as_ref().unwrap_or(&empty);
-    let linux = config.spec.linux().clone().unwrap_or_default();
     if config.spec.process().is_none() && opener != Opener::Start {
         return Err(Error::new("config.json has no process to run"));
     }
-    check_terminal(process, request, opener)?;
+    check_terminal(config.spec.process().as_ref(), request, opener)?;
 
     let entry = store::reserve(host, &request.id)?;
     let mut rollback = Rollback {
@@ -115,6 +125,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
         pidfd: None,
         poststop: None,
     };
+    let linux = config.spec.linux().clone().unwrap_or_default();
     let rootless = host.rootless.unwrap_or_else(|| !nix::unistd::geteuid().is_root() || sys::proc::in_user_namespace());
     let mut cgroup = Cgroup::locate(host.driver, linux.cgroups_path().as_deref(), &request.id, rootless)?;
     let mut state = first_state(&config.spec, &bundle, request, &cgroup, rootless)?;
@@ -145,6 +156,17 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     state.cgroup_paths = cgroup_paths(&cgroup);
     log::debug(|| format!("cgroup: {:?}", state.cgroup_paths));
     state.vessel.cgroup = cgroup.clone();
+    Ok(Ground { rollback, entry, state, config, plan, root, cgroup, holder })
+}
+
+/// Makes a container. On failure nothing of it is left.
+pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Result<Made> {
+    // In this order, as the last goes first.
+    let Ground { config, entry, mut rollback, cgroup, mut state, plan, holder, root } = lay(host, request, opener)?;
+    // Never executed: `start` refuses a container without a process.
+    let empty = Process::default();
+    let process = config.spec.process().as_ref().unwrap_or(&empty);
+    let linux = config.spec.linux().clone().unwrap_or_default();
     let cgroup_entry = cgroup.entry()?;
     let proc = Proc::open()?;
     let console = request.console_socket.as_deref().map(console::connect).transpose()?;
@@ -341,18 +363,23 @@ impl Parent<'_> {
     }
 
     fn hooks(&self) -> Result<()> {
-        let Some(hooks) = self.spec.hooks() else { return Ok(()) };
-        #[allow(deprecated)]
-        let prestart = hooks.prestart();
-        let state = self.state.oci("creating").to_string();
-        hooks::run(Kind::Prestart, prestart.as_deref().unwrap_or_default(), &state)?;
-        hooks::run(Kind::CreateRuntime, hooks.create_runtime().as_deref().unwrap_or_default(), &state)
+        runtime_hooks(self.spec, self.state)
     }
 
     /// Why the channel ended without a word.
     fn died(&self) -> Error {
         wait::died(&self.pidfd, &self.state.vessel.cgroup)
     }
+}
+
+/// Runs the prestart and createRuntime hooks.
+pub(super) fn runtime_hooks(spec: &Spec, state: &State) -> Result<()> {
+    let Some(hooks) = spec.hooks() else { return Ok(()) };
+    #[allow(deprecated)]
+    let prestart = hooks.prestart();
+    let state = state.oci("creating").to_string();
+    hooks::run(Kind::Prestart, prestart.as_deref().unwrap_or_default(), &state)?;
+    hooks::run(Kind::CreateRuntime, hooks.create_runtime().as_deref().unwrap_or_default(), &state)
 }
 
 /// An init that has failed says so in its last message, which is read next.
@@ -381,8 +408,8 @@ pub(super) fn limits(pid: i32, process: &Process, proc: &Proc) -> Result<bool> {
     }
 }
 
-fn check_terminal(process: &Process, request: &CreateRequest, opener: Opener) -> Result<()> {
-    let terminal = process.terminal().unwrap_or(false);
+fn check_terminal(process: Option<&Process>, request: &CreateRequest, opener: Opener) -> Result<()> {
+    let terminal = process.and_then(Process::terminal).unwrap_or(false);
     match (terminal, &request.console_socket) {
         (true, None) if opener != Opener::Run(false) => {
             Err(Error::new("cannot allocate tty if vessel will detach without setting console socket"))
@@ -439,6 +466,7 @@ fn first_state(spec: &Spec, bundle: &Path, request: &CreateRequest, cgroup: &Cgr
         Some((path, s.listener_metadata().clone().unwrap_or_default()))
     });
     let hooks: &Hooks = &hooks;
+    let terminal = spec.process().as_ref().and_then(Process::terminal).unwrap_or(false);
     Ok(State {
         id: request.id.clone(),
         init_process_pid: 0,
@@ -448,6 +476,7 @@ fn first_state(spec: &Spec, bundle: &Path, request: &CreateRequest, cgroup: &Cgr
         rootless,
         cgroup_paths: cgroup_paths(cgroup),
         namespace_paths: BTreeMap::new(),
+        external_descriptors: if terminal { Vec::new() } else { standard_streams() },
         vessel: Own {
             oci_version: spec.version().clone(),
             bundle: bundle.to_string_lossy().into_owned(),
@@ -461,8 +490,15 @@ fn first_state(spec: &Spec, bundle: &Path, request: &CreateRequest, cgroup: &Cgr
             poststart: of(hooks.poststart()),
             poststop: of(hooks.poststop()),
             seccomp_agent: agent,
+            time_namespace: false,
         },
     })
+}
+
+/// What is behind our standard streams, which become the container's, as /proc names it.
+fn standard_streams() -> Vec<String> {
+    let name = |number| std::fs::read_link(format!("/proc/self/fd/{number}"));
+    (0..3).map(|number| name(number).map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()).collect()
 }
 
 /// The host's uid that gets the container's cgroup (config-linux.md, "Cgroup ownership"): that of the process, where it

@@ -198,7 +198,8 @@ fn serve(
 /// The namespaces to join: those that the configuration lists and that are not the runtime's own.
 pub(super) fn kinds(linux: &oci_spec::runtime::Linux, state: &State) -> Result<CloneFlags> {
     let mut kinds = CloneFlags::empty();
-    for (kind, _, file) in namespaces::listed(linux) {
+    let time = state.vessel.time_namespace.then_some((namespaces::NEWTIME, "NEWTIME", "time"));
+    for (kind, _, file) in namespaces::listed(linux).chain(time) {
         let identity = |pid: &str| {
             let path = format!("/proc/{pid}/ns/{file}");
             rustix::fs::stat(&path).map(|s| (s.st_dev, s.st_ino)).context(|| format!("cannot examine {path}"))

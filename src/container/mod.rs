@@ -1,11 +1,13 @@
 //! What a container is: its id, state, store and lifecycle (runtime.md).
 
+mod checkpoint;
 mod create;
 mod delete;
 mod events;
 mod exec;
 mod lock;
 mod mounts;
+mod restore;
 mod start;
 mod state;
 mod store;
@@ -16,6 +18,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use crate::cgroups::{Driver, Stats};
+use crate::criu::CgroupMode;
 use crate::error::{Cause, Context, Error, Result};
 use crate::foreground::{self, Signals};
 use crate::init::channel::Order;
@@ -115,6 +118,67 @@ pub struct ExecRequest {
     pub ignore_paused: bool,
 }
 
+/// What `checkpoint` and `restore` are told alike.
+#[derive(Clone, Debug, Default)]
+pub struct CriuRequest {
+    /// `--image-path`, absolute: the directory of the images.
+    pub images: PathBuf,
+    /// `--work-path`, absolute: the directory for logs; that of the images where there is none.
+    pub work: Option<PathBuf>,
+    /// `--tcp-established`.
+    pub tcp_established: bool,
+    /// `--ext-unix-sk`.
+    pub ext_unix_sk: bool,
+    /// `--shell-job`.
+    pub shell_job: bool,
+    /// `--lazy-pages`.
+    pub lazy_pages: bool,
+    /// `--file-locks`.
+    pub file_locks: bool,
+    /// `--auto-dedup`.
+    pub auto_dedup: bool,
+    /// `--manage-cgroups-mode`.
+    pub cgroups: Option<CgroupMode>,
+}
+
+/// Arguments of `checkpoint`.
+#[derive(Clone, Debug, Default)]
+pub struct CheckpointRequest {
+    /// The container's name.
+    pub id: String,
+    /// What `restore` takes too.
+    pub criu: CriuRequest,
+    /// `--parent-path`: the images of a pre-dump, relative to `images`.
+    pub parent: Option<PathBuf>,
+    /// `--leave-running`.
+    pub leave_running: bool,
+    /// `--tcp-skip-in-flight`.
+    pub tcp_skip_in_flight: bool,
+    /// `--link-remap`.
+    pub link_remap: bool,
+    /// `--pre-dump`.
+    pub pre_dump: bool,
+    /// `--page-server`: address and port.
+    pub page_server: Option<(String, u16)>,
+    /// `--status-fd`.
+    pub status_fd: Option<i32>,
+}
+
+/// Arguments of `restore`.
+#[derive(Clone, Debug, Default)]
+pub struct RestoreRequest {
+    /// What the container is made of; terminal, bundle and pid file as with `run`.
+    pub run: RunRequest,
+    /// What `checkpoint` takes too.
+    pub criu: CriuRequest,
+    /// `--tcp-close`.
+    pub tcp_close: bool,
+    /// `--lsm-profile`: `TYPE:NAME`.
+    pub lsm_profile: Option<String>,
+    /// `--lsm-mount-context`.
+    pub lsm_mount_context: Option<String>,
+}
+
 /// Arguments of `update`.
 #[derive(Clone, Debug)]
 pub struct UpdateRequest {
@@ -196,6 +260,21 @@ pub fn run(host: &Host, request: &RunRequest) -> Result<i32> {
         delete::destroy(&made.entry, &made.state)?;
     }
     status
+}
+
+/// Saves a running container to files, and ends it unless told otherwise.
+pub fn checkpoint(host: &Host, request: &CheckpointRequest) -> Result<()> {
+    checkpoint::checkpoint(host, request)
+}
+
+/// Makes a container anew from files that `checkpoint` has written; in the foreground, waits for it. Returns the exit code.
+pub fn restore(host: &Host, request: &RestoreRequest) -> Result<i32> {
+    sys::fd::cloexec_from(3)?;
+    let run = &request.run;
+    let signals = if run.detach { None } else { Some(Signals::block(!run.no_subreaper)?) };
+    let made = restore::make(host, request)?;
+    let Some(signals) = signals else { return Ok(0) };
+    made.wait(&signals, run.keep)
 }
 
 /// Starts a created container.

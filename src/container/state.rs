@@ -29,6 +29,9 @@ pub(super) struct State {
     pub(super) cgroup_paths: BTreeMap<String, String>,
     /// Path by kind, as `NEWNET`.
     pub(super) namespace_paths: BTreeMap<String, String>,
+    /// What the standard streams were at create, as /proc names it (`pipe:[123]`); empty where there is a terminal.
+    #[serde(default)]
+    pub(super) external_descriptors: Vec<String>,
     /// What the commands of vessel need.
     pub(super) vessel: Own,
 }
@@ -61,6 +64,9 @@ pub(super) struct Own {
     pub(super) poststop: Vec<Hook>,
     /// Where a seccomp listener goes, and what with.
     pub(super) seccomp_agent: Option<(String, String)>,
+    /// Whether init has a time namespace that the configuration does not list: CRIU makes one.
+    #[serde(default)]
+    pub(super) time_namespace: bool,
 }
 
 /// Where a container stands in its life.

@@ -28,6 +28,9 @@ pub(super) struct Entry {
 /// What config.json is called until the cgroup is the container's own.
 const UNCLAIMED: &str = ".config.json";
 
+/// The directory that is there while CRIU restores the container.
+const ROOT: &str = "criu-root";
+
 /// How long a command waits for another one that works on the same container.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -224,8 +227,26 @@ impl Entry {
         }
     }
 
+    /// Makes the directory on which CRIU finds the root filesystem.
+    pub(super) fn make_root(&self) -> Result<PathBuf> {
+        let path = self.path.join(ROOT);
+        match rustix::fs::mkdirat(&self.dir, ROOT, Mode::from_raw_mode(0o700)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(path),
+            Err(e) => Err(e).context(|| format!("cannot make {}", path.display())),
+        }
+    }
+
+    /// Takes it away. It is a mount point in other mount namespaces at most.
+    pub(super) fn remove_root(&self) -> Result<()> {
+        match rustix::fs::unlinkat(&self.dir, ROOT, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(e) => Err(e).context(|| format!("cannot remove {}", self.path.join(ROOT).display())),
+        }
+    }
+
     /// Removes the directory with everything in it. Nothing in it comes from a container.
     pub(super) fn remove(&self) -> Result<()> {
+        self.remove_root()?;
         for name in ["state.json", ".state.json", "config.json", UNCLAIMED, gate::NAME] {
             match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
                 Ok(()) | Err(rustix::io::Errno::NOENT) => {}

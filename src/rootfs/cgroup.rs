@@ -124,7 +124,7 @@ impl Cgroups {
 }
 
 /// The container's own directory of a hierarchy. Where an ordinary user could not make one, init stays in the one above.
-fn below(host: &CgroupMount) -> PathBuf {
+pub(super) fn below(host: &CgroupMount) -> PathBuf {
     let own = host.mountpoint.join(host.path.strip_prefix("/").unwrap_or(&host.path));
     let there = own.ancestors().take_while(|dir| dir.starts_with(&host.mountpoint)).find(|dir| dir.exists());
     there.unwrap_or(&host.mountpoint).to_path_buf()

@@ -81,6 +81,12 @@ pub(super) fn resolve(devices: &[LinuxDevice], bind: bool) -> Result<Vec<Device>
     Ok(all)
 }
 
+/// The paths of all nodes of a configuration.
+pub(super) fn paths(devices: &[LinuxDevice]) -> impl Iterator<Item = PathBuf> {
+    let own = devices.iter().map(|device| device.path()).filter(|path| !path.as_os_str().is_empty());
+    own.cloned().chain(DEFAULT.iter().map(|(path, ..)| PathBuf::from(path)))
+}
+
 fn host_node(path: &Path) -> Bind {
     Bind { source: path.to_path_buf(), propagation: libc::MS_PRIVATE, ..Bind::default() }
 }

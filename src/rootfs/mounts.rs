@@ -97,7 +97,7 @@ impl Mount {
     }
 }
 
-fn attach_bind(bind: &mut Bind, destination: &Path, inside: &Inside) -> Result<OwnedFd> {
+pub(super) fn attach_bind(bind: &mut Bind, destination: &Path, inside: &Inside) -> Result<OwnedFd> {
     let (tree, directory) = bind.take()?;
     let place = inside.open(destination, if directory { Leaf::Directory } else { Leaf::File }, true)?;
     check_top(&place)?;

@@ -117,7 +117,7 @@ impl Inside {
 }
 
 /// The kernel's name for what a descriptor stands for.
-fn host_name(names: &OwnedFd, fd: impl AsFd) -> Result<PathBuf> {
+pub(super) fn host_name(names: &OwnedFd, fd: impl AsFd) -> Result<PathBuf> {
     let number = fd.as_fd().as_raw_fd().to_string();
     let name = rustix::fs::readlinkat(names, number, Vec::new()).context(|| "cannot read /proc/self/fd")?;
     Ok(PathBuf::from(std::ffi::OsString::from_vec(name.into_bytes())))

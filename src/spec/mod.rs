@@ -28,6 +28,9 @@ pub struct Config {
 /// keep-groups`): an ordinary user has rights through groups that cannot be mapped into her user namespace.
 pub const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 
+/// The annotation that names a configuration of CRIU's for the container; empty for none.
+pub const CRIU_CONFIG: &str = "org.criu.config";
+
 impl Config {
     /// Whether [`KEEP_GROUPS`] is there; `additionalGids` then has no effect.
     pub fn keeps_groups(&self) -> bool {

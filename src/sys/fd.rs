@@ -39,3 +39,19 @@ pub fn hand_over(fds: &[BorrowedFd<'_>], first: RawFd) -> Result<()> {
     }
     Ok(())
 }
+
+/// Whether descriptor `number` is open for writing.
+pub fn is_writable(number: RawFd) -> bool {
+    // SAFETY: the call only reads flags of a descriptor.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFL) };
+    flags >= 0 && flags & libc::O_ACCMODE != libc::O_RDONLY
+}
+
+/// Writes to descriptor `number`, which the caller has passed on to this process, and closes it: whoever waits at the other
+/// end sees that nothing more comes.
+pub fn write_once(number: RawFd, bytes: &[u8]) -> Result<()> {
+    // SAFETY: nothing in this process owns a descriptor that its caller has named by number, and it is not used again.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    rustix::io::write(&fd, bytes)?;
+    Ok(())
+}

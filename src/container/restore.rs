@@ -1,0 +1,260 @@
+//! `restore`: makes a container anew from the files of a checkpoint, by CRIU.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::sched::CloneFlags;
+use oci_spec::runtime::LinuxNamespaceType;
+
+use super::checkpoint::{
+    DESCRIPTORS, NULL, common, directory, external, joined_name, log_file, open_directory, warn_rootless,
+};
+use super::create::{self, Ground, Opener, Rollback, cgroup_mounts, lay};
+use super::state::State;
+use super::store::{self, Entry};
+use super::{Host, RestoreRequest, delete, wait};
+use crate::cgroups::Cgroup;
+use crate::console;
+use crate::criu::{CgroupRoot, Criu, Event, FIRST_INHERITED, InheritFd, JoinNamespace, Launch, Options, Work};
+use crate::error::{Context, Error, Result};
+use crate::foreground::{self, Signals};
+use crate::namespaces::{self, Plan};
+use crate::rootfs::{self, External};
+use crate::spec::Config;
+use crate::{log, sys};
+
+/// A container that was restored, and runs.
+#[derive(Debug)]
+pub(super) struct Restored {
+    entry: Entry,
+    state: State,
+    pidfd: OwnedFd,
+    terminal: Option<OwnedFd>,
+}
+
+impl Restored {
+    /// Waits for its end in the foreground, and deletes it then unless told to `keep` it. Returns the exit code.
+    pub(super) fn wait(self, signals: &Signals, keep: bool) -> Result<i32> {
+        // Others may pause or delete it while it runs.
+        self.entry.unlock()?;
+        let status = foreground::wait(signals, self.state.init_process_pid, &self.pidfd, self.terminal);
+        if !keep && self.entry.lock_again()? {
+            delete::destroy(&self.entry, &self.state)?;
+        }
+        status
+    }
+}
+
+/// Restores a container. On failure nothing of it is left.
+pub(super) fn make(host: &Host, request: &RestoreRequest) -> Result<Restored> {
+    warn_rootless();
+    let create = &request.run.create;
+    let images = request.criu.images.canonicalize().context(|| cannot_find(&request.criu.images))?;
+    let streams = streams(&images)?;
+    let work = match &request.criu.work {
+        Some(path) => Some(directory(path).and(path.canonicalize().context(|| path.display()))?),
+        None => None,
+    };
+    // In this order, as the last goes first.
+    let Ground { config, entry, mut rollback, cgroup, mut state, plan, holder, mut root } =
+        lay(host, create, Opener::Run(request.run.detach))?;
+    let console = create.console_socket.as_deref().map(console::connect).transpose()?;
+
+    let mut options = Options {
+        evasive_devices: Some(true),
+        rst_sibling: Some(true),
+        tcp_close: request.tcp_close.then_some(true),
+        lsm_profile: request.lsm_profile.clone(),
+        lsm_mount_context: request.lsm_mount_context.clone(),
+        ..common(&request.criu, "restore.log", &config)
+    };
+    mounts(&state, &config, &mut options)?;
+    for (number, key) in (0..).zip(streams).filter(|(_, key)| key.starts_with("pipe:") || key.starts_with("file[")) {
+        options.inherit_fd.push(InheritFd { key, fd: number });
+    }
+    let inherit = joined(&plan, &mut options)?;
+    let log = log_file(&request.criu, &options);
+
+    let at = entry.make_root()?;
+    options.root = Some(external(&at, &at)?.val);
+    let criu = launch(&cgroup, inherit, &mut root, &at)?;
+    options.cg_root = cgroup_roots(criu.pid)?;
+    let images = seen_by(&criu, &images)?;
+    let work = work.map(|path| seen_by(&criu, &path)).transpose()?;
+    options.images_dir_fd = images.as_raw_fd();
+    options.work_dir_fd = work.as_ref().map(AsRawFd::as_raw_fd);
+    drop(root);
+
+    if request.criu.lazy_pages {
+        wait_for_pages(log.parent().unwrap_or(&request.criu.images));
+    }
+    let mut pidfd = None;
+    let mut terminal = None;
+    criu.work(Work::Restore, options, &log, &mut |event| {
+        log::debug(|| format!("criu: {event:?}"));
+        match event {
+            Event::Namespaces(pid) => {
+                state.init_process_pid = pid;
+                create::runtime_hooks(&config.spec, &state)
+            }
+            Event::Terminal(master) => {
+                match &console {
+                    Some(socket) => console::send_master(socket.as_fd(), &master)?,
+                    None => {
+                        foreground::set_up(&master)?;
+                        terminal = Some(master);
+                    }
+                }
+                Ok(())
+            }
+            Event::Restored(pid) => {
+                pidfd = Some(arrived(&entry, &mut state, &config, pid, &mut rollback)?);
+                create.pid_file.as_deref().map_or(Ok(()), |path| store::write_pid_file(path, pid))
+            }
+            Event::PagesReady | Event::Other(_) => Ok(()),
+        }
+    })?;
+    drop((images, work, holder));
+    entry.remove_root()?;
+    let pidfd = pidfd.ok_or_else(|| Error::new("criu has restored no process"))?;
+    rollback.call_off();
+    Ok(Restored { entry, state, pidfd, terminal })
+}
+
+fn cannot_find(images: &Path) -> String {
+    format!("cannot find the checkpoint {}", images.display())
+}
+
+/// Opens a directory, whose path has no links, in CRIU's mount namespace: it mounts things there.
+fn seen_by(criu: &Criu, path: &Path) -> Result<OwnedFd> {
+    let root = format!("/proc/{}/root", criu.pid);
+    open_directory(&Path::new(&root).join(path.strip_prefix("/").unwrap_or(path)))
+}
+
+/// Waits a while for the daemon that sends the pages (`criu lazy-pages`), which people start at the same time; without it
+/// CRIU fails at once.
+fn wait_for_pages(directory: &Path) {
+    let socket = directory.join("lazy-pages.socket");
+    for _ in 0..300 {
+        if socket.exists() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+/// The standard streams that the container had.
+fn streams(images: &Path) -> Result<Vec<String>> {
+    let path = images.join(DESCRIPTORS);
+    let text = std::fs::read_to_string(&path).context(|| format!("cannot read {}", path.display()))?;
+    let streams: Option<Vec<String>> =
+        serde_json::from_str(&text).map_err(|e| Error::new(format!("{}: {e}", path.display())))?;
+    Ok(streams.unwrap_or_default())
+}
+
+/// Runs CRIU in the container's cgroup, where the processes that it makes are from the start, and in a mount namespace of
+/// its own with the root filesystem on `at`: what is mounted for it is gone with it.
+fn launch(cgroup: &Cgroup, inherit: Vec<BorrowedFd<'_>>, root: &mut rootfs::Plan, at: &Path) -> Result<Criu> {
+    let entry = cgroup.entry()?;
+    let mut enter = || {
+        for (fd, path) in &entry.procs {
+            rustix::io::write(fd, b"0").context(|| format!("cannot enter the cgroup: {}", path.display()))?;
+        }
+        root.make_places(at)
+    };
+    let namespaces = u64::from(CloneFlags::CLONE_NEWNS.bits().cast_unsigned());
+    let mut launch = |cgroup| {
+        let launch = Launch { namespaces, cgroup, streams: true, inherit: inherit.clone() };
+        Criu::start(launch, &mut enter)
+    };
+    match launch(entry.clone_into.as_ref().map(AsFd::as_fd)) {
+        Err(e) if cgroup.attaches(&e) => {
+            let criu = launch(None)?;
+            cgroup.attach(criu.pid)?;
+            Ok(criu)
+        }
+        criu => criu,
+    }
+}
+
+/// The cgroups that CRIU is in: the container's are below them.
+fn cgroup_roots(pid: i32) -> Result<Vec<CgroupRoot>> {
+    let path = format!("/proc/{pid}/cgroup");
+    let table = std::fs::read_to_string(&path).context(|| format!("cannot read {path}"))?;
+    let mut roots = Vec::new();
+    for line in table.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        roots.extend(
+            controllers.split(',').map(|name| CgroupRoot { ctrl: Some(name.to_string()), path: path.to_string() }),
+        );
+    }
+    Ok(roots)
+}
+
+/// Tells CRIU of the namespaces that are there already. Returns what it inherits for that.
+fn joined<'a>(plan: &'a Plan, options: &mut Options) -> Result<Vec<BorrowedFd<'a>>> {
+    let mut inherit = Vec::new();
+    for join in &plan.join {
+        let kind = match join.kind {
+            CloneFlags::CLONE_NEWNET => Some(LinuxNamespaceType::Network),
+            CloneFlags::CLONE_NEWPID => Some(LinuxNamespaceType::Pid),
+            _ => None,
+        };
+        if let Some((_, key)) = kind.and_then(joined_name) {
+            let fd = (FIRST_INHERITED..).nth(inherit.len()).unwrap_or(i32::MAX);
+            options.inherit_fd.push(InheritFd { key: key.to_string(), fd });
+            inherit.push(join.fd.as_fd());
+        } else if join.kind == CloneFlags::CLONE_NEWCGROUP {
+            return Err(Error::new(
+                "linux.namespaces: criu cannot restore a container into a cgroup namespace by path",
+            ));
+        } else {
+            let named = external(Path::new(namespaces::file(join.kind)), &join.path)?;
+            options.join_ns.push(JoinNamespace { ns: named.key, ns_file: named.val });
+        }
+    }
+    Ok(inherit)
+}
+
+/// Tells CRIU where the mounts are that belong to the host.
+fn mounts(state: &State, config: &Config, options: &mut Options) -> Result<()> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").context(|| "cannot read /proc/self/mountinfo")?;
+    let cgroup = &state.vessel.cgroup;
+    let bundle = Path::new(&state.vessel.bundle);
+    for External { place, source, recursive } in
+        rootfs::externals(config, bundle, &cgroup_mounts(cgroup), cgroup.unified)
+    {
+        // CRIU takes no path with links, dots or double slashes.
+        let source = source.canonicalize().unwrap_or(source);
+        options.ext_mnt.push(external(&place, &source)?);
+        for mount in recursive.then(|| rootfs::mounts_below(&table, &source)).into_iter().flatten() {
+            if let Ok(rest) = mount.strip_prefix(&source) {
+                options.ext_mnt.push(external(&place.join(rest), &mount)?);
+            }
+        }
+    }
+    options.ext_mnt.push(external(Path::new(NULL), Path::new(NULL))?);
+    Ok(())
+}
+
+/// All processes are there, and go on when this is done: from now on the container is one that runs.
+fn arrived(entry: &Entry, state: &mut State, config: &Config, pid: i32, rollback: &mut Rollback) -> Result<OwnedFd> {
+    let pidfd = wait::open(pid)?;
+    rollback.pidfd = Some(pidfd.try_clone().context(|| "cannot copy a descriptor")?);
+    state.init_process_pid = pid;
+    rollback.poststop = Some((state.vessel.poststop.clone(), state.oci("stopped").to_string()));
+    let stat = sys::process::stat(pid);
+    state.init_process_start =
+        stat.ok_or_else(|| Error::new("the container's init ended while it was restored"))?.start;
+    let linux = config.spec.linux().clone().unwrap_or_default();
+    let path = |file: &str| format!("/proc/{pid}/ns/{file}");
+    state.namespace_paths = namespaces::listed(&linux).map(|(_, name, file)| (name.to_string(), path(file))).collect();
+    let identity = |path: &str| rustix::fs::stat(path).map(|s| (s.st_dev, s.st_ino)).ok();
+    if identity(&path("time")) != identity("/proc/self/ns/time") && !state.namespace_paths.contains_key("NEWTIME") {
+        state.namespace_paths.insert("NEWTIME".to_string(), path("time"));
+        state.vessel.time_namespace = true;
+    }
+    entry.write_state(state)?;
+    Ok(pidfd)
+}
