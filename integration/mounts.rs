@@ -184,6 +184,24 @@ fn what_cannot_be_mounted_says_which_mount_and_why() {
     }
 }
 
+/// config.md: "The runtime MUST mount entries in the listed order." mountinfo does not tell: the kernel lists mounts by
+/// when they were made (since 6.8), and a bind mount may be made before it is its turn to be attached.
+#[test]
+fn a_later_entry_lies_on_an_earlier_one() {
+    let c = Container::with(["stat", "/bound/passwd", "--", "stat", "/empty/passwd"], |config| {
+        config["root"]["readonly"] = json!(false);
+        let entry = |at: &str, bind: bool| match bind {
+            true => json!({"destination": at, "source": "/etc", "options": ["bind"]}),
+            false => json!({"destination": at, "type": "tmpfs", "source": "tmpfs"}),
+        };
+        for (at, bind) in [("/bound", false), ("/bound", true), ("/empty", true), ("/empty", false)] {
+            add(config, entry(at, bind));
+        }
+    });
+    let out = c.run().exits(1).line("error ENOENT stat /empty/passwd");
+    assert!(out.value("stat").starts_with("/bound/passwd file"), "{out}");
+}
+
 #[test]
 fn options_without_an_effect_on_a_bind_mount_are_a_warning() {
     deviates!("runc", "is silent, and new versions refuse them");
