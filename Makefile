@@ -70,6 +70,24 @@ docs: needs
 layers:
 	hack/layers.sh
 
+# Times vessel beside other runtimes; see docs/benchmarks.md. `make bench RUNTIMES="crun /path/to/runc" BENCH="--rounds 10"`
+RUNTIMES ?= crun runc
+BENCH ?=
+BENCHES = target/$(TARGET)/release/examples
+.PHONY: bench
+bench: all benches
+	[ "$(RUNTIMES)" != "crun runc" ] || hack/needs.sh crun runc
+	$(BENCHES)/bench $(BENCH) $(BIN) $$(command -v $(RUNTIMES))
+
+# The same in the test bed. Its own crun and runc are measured where none are given.
+.PHONY: bench-testbed
+bench-testbed: all benches
+	hack/testbed run -- $(BENCHES)/bench $(BENCH) $(BIN) $(if $(filter crun runc,$(RUNTIMES)),/usr/bin/crun /usr/sbin/runc,$(RUNTIMES))
+
+.PHONY: benches
+benches: needs
+	$(CARGO) build --release --locked --example bench --example floor
+
 # All that must pass before a change lands. Every machine runs to its end, so that one report tells all.
 .PHONY: ci
 ci: lint unit all

@@ -1,5 +1,6 @@
 #!/bin/bash
 # Installs, through apt, what building and testing need and the machine lacks. Does nothing where all is there.
+#   hack/needs.sh [COMMAND...]     commands that come in packages of their names are installed, too
 set -euo pipefail
 
 missing=()
@@ -15,6 +16,9 @@ need libseccomp-dev test -e "/usr/lib/$triple/libseccomp.a"
 need busybox-static busybox true
 need procps command -v ps
 need util-linux command -v setpriv
+for command in "$@"; do
+	need "$command" command -v "$command"
+done
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || {
