@@ -10,7 +10,7 @@ layers=(
 	"cli"
 	"container"
 	"init"
-	"rootfs cgroups security attrs namespaces idmap net hooks console criu foreground seal"
+	"rootfs cgroups security attrs namespaces idmap net rdt hooks console criu foreground seal"
 	"spec sys error log"
 )
 

@@ -53,7 +53,7 @@ fn what_breaks_a_rule_is_refused_with_its_place() {
         ("/linux/timeOffsets", json!({"monotonic": {"secs": 1}}), "linux.timeOffsets: "),
         ("/linux/rootfsPropagation", json!("foo"), "linux.rootfsPropagation: "),
         ("/linux/netDevices", json!({"eth0": {"name": "a/b"}}), "linux.netDevices"),
-        ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt: "),
+        ("/linux/intelRdt", json!({"closID": ".."}), "linux.intelRdt.closID: "),
     ] {
         c.config = good.clone();
         c.edit(|config| put(config, pointer, part));

@@ -6,7 +6,7 @@
 //! [`init`]. Init sets itself up in the new namespaces, waits at the start gate, and becomes the program.
 //!
 //! A layer calls downward only: cli, container, init; then the subjects (rootfs, cgroups, security, attrs, namespaces,
-//! idmap, net, hooks, console, criu, seal), which know neither each other nor the layers above; then [`spec`], [`sys`],
+//! idmap, net, rdt, hooks, console, criu, seal), which know neither each other nor the layers above; then [`spec`], [`sys`],
 //! [`error`] and [`log`].
 
 #![deny(unsafe_code)]
@@ -25,6 +25,7 @@ pub mod init;
 pub mod log;
 pub mod namespaces;
 pub mod net;
+pub mod rdt;
 pub mod rootfs;
 pub mod seal;
 pub mod security;

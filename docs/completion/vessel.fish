@@ -154,8 +154,8 @@ complete -c vessel -n "__fish_vessel_using_subcommand update" -l memory-swap -d 
 complete -c vessel -n "__fish_vessel_using_subcommand update" -l kernel-memory -d '' -r
 complete -c vessel -n "__fish_vessel_using_subcommand update" -l kernel-memory-tcp -d '' -r
 complete -c vessel -n "__fish_vessel_using_subcommand update" -l pids-limit -d 'how many processes and threads it may have; -1: no limit' -r
-complete -c vessel -n "__fish_vessel_using_subcommand update" -l l3-cache-schema -d '' -r
-complete -c vessel -n "__fish_vessel_using_subcommand update" -l mem-bw-schema -d '' -r
+complete -c vessel -n "__fish_vessel_using_subcommand update" -l l3-cache-schema -d 'a line of schemata (resctrl) for the cache, as L3:0=7f' -r
+complete -c vessel -n "__fish_vessel_using_subcommand update" -l mem-bw-schema -d 'a line of schemata for memory bandwidth, as MB:0=20' -r
 complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "check" -d 'report every fault of a bundle'
 complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "checkpoint" -d 'checkpoint a running container'
 complete -c vessel -n "__fish_vessel_using_subcommand help; and not __fish_seen_subcommand_from check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help" -f -a "completion" -d 'print the completion of the command line for a shell'

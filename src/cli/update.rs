@@ -50,6 +50,10 @@ const FLAGS: [(&str, &str, &str, Kind, &str); 15] = [
     ("kernel-memory-tcp", "memory", "kernelTCP", Kind::Size, ""),
 ];
 
+/// The flags for resctrl, and what runc calls them.
+const SCHEMATA: [(&str, &str); 2] =
+    [("l3-cache-schema", "CAT: l3 cache schema"), ("mem-bw-schema", "MBA: memory bandwidth schema")];
+
 fn flags() -> Vec<Arg> {
     let file = "a JSON file with linux.resources, or - for standard input; the other flags are ignored then";
     let mut flags = vec![value("resources", 'r', "FILE", file)];
@@ -62,24 +66,23 @@ fn flags() -> Vec<Arg> {
         value(name, ' ', word, help).hide(help.is_empty())
     }));
     flags.push(value("pids-limit", ' ', "N", "how many processes and threads it may have; -1: no limit"));
-    flags.push(value("l3-cache-schema", ' ', "SCHEMA", "").hide(true));
-    flags.push(value("mem-bw-schema", ' ', "SCHEMA", "").hide(true));
+    flags.push(value("l3-cache-schema", ' ', "SCHEMA", "a line of schemata (resctrl) for the cache, as L3:0=7f"));
+    flags.push(value("mem-bw-schema", ' ', "SCHEMA", "a line of schemata for memory bandwidth, as MB:0=20"));
     flags
 }
 
 fn run(call: &Call) -> Result<i32> {
-    for (name, what) in [("l3-cache-schema", "CAT: l3 cache schema"), ("mem-bw-schema", "MBA: memory bandwidth schema")]
-    {
-        if call.text(name)?.is_some() {
-            let text = format!("Intel RDT/{what} is not enabled: this version of vessel does not support Intel RDT");
-            return Err(Error::new(text));
-        }
-    }
     let resources = match call.path("resources") {
         Some(path) => read(path.as_os_str())?,
         None => from_flags(call)?,
     };
-    container::update(&call.host, &UpdateRequest { id: call.id(), resources })?;
+    let schemata: Vec<String> =
+        SCHEMATA.iter().filter_map(|(name, _)| call.text(name).transpose()).collect::<Result<_>>()?;
+    let given = SCHEMATA.iter().find(|(name, _)| call.path(name).is_some());
+    if let Some((_, what)) = given {
+        container::can_limit_caches().context(|| format!("Intel RDT/{what} is not enabled"))?;
+    }
+    container::update(&call.host, &UpdateRequest { id: call.id(), resources, schemata })?;
     Ok(0)
 }
 

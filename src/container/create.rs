@@ -20,7 +20,7 @@ use crate::namespaces::{self, Plan};
 use crate::security::{capabilities, seccomp};
 use crate::spec::{self, Config};
 use crate::sys::proc::Proc;
-use crate::{attrs, console, idmap, log, net, rootfs, sys};
+use crate::{attrs, console, idmap, log, net, rdt, rootfs, sys};
 
 /// A container that was made: init waits at the gate.
 #[derive(Debug)]
@@ -41,6 +41,7 @@ pub(super) struct Rollback {
     entry: Option<(PathBuf, Host)>,
     id: String,
     cgroup: Option<Cgroup>,
+    rdt: Option<rdt::Group>,
     pub(super) pidfd: Option<OwnedFd>,
     pub(super) poststop: Option<(Vec<oci_spec::runtime::Hook>, String)>,
 }
@@ -50,6 +51,7 @@ impl Rollback {
     pub(super) fn call_off(&mut self) {
         self.entry = None;
         self.cgroup = None;
+        self.rdt = None;
         self.pidfd = None;
         self.poststop = None;
     }
@@ -64,6 +66,9 @@ impl Drop for Rollback {
         }
         if let Some(cgroup) = &self.cgroup {
             let _ = cgroup.remove();
+        }
+        if let Some(group) = &self.rdt {
+            let _ = group.remove();
         }
         if let Some((_, host)) = &self.entry
             && let Ok(entry) = store::open(host, &self.id)
@@ -122,6 +127,7 @@ pub(super) fn lay(host: &Host, request: &CreateRequest, opener: Opener) -> Resul
         entry: Some((entry.path.clone(), host.clone())),
         id: request.id.clone(),
         cgroup: None,
+        rdt: None,
         pidfd: None,
         poststop: None,
     };
@@ -133,6 +139,12 @@ pub(super) fn lay(host: &Host, request: &CreateRequest, opener: Opener) -> Resul
     entry.write_config(&config.text)?;
     entry.write_state(&state)?;
 
+    if let Some(config) = linux.intel_rdt() {
+        let group = rdt::mountpoint().and_then(|root| rdt::Group::make(&root, &request.id, config));
+        state.vessel.rdt = Some(group.context(|| "linux.intelRdt")?);
+        rollback.rdt = state.vessel.rdt.clone();
+        entry.write_state(&state)?;
+    }
     let plan = namespaces::plan(&linux)?;
     state.vessel.pid_namespace = plan.new.contains(CloneFlags::CLONE_NEWPID);
     let resources = linux.resources().as_ref();
@@ -240,6 +252,9 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     };
     parent.serve()?;
     drop(holder);
+    if let Some(group) = &parent.state.vessel.rdt {
+        group.add(parent.state.init_process_pid).context(|| "linux.intelRdt")?;
+    }
     let Parent { channel, pidfd, terminal, .. } = parent;
 
     log::debug(|| format!("init is process {} and waits for its start", state.init_process_pid));
@@ -483,6 +498,7 @@ fn first_state(spec: &Spec, bundle: &Path, request: &CreateRequest, cgroup: &Cgr
             annotations,
             cgroup: cgroup.clone(),
             resources: None,
+            rdt: None,
             pid_namespace: false,
             process: spec.process().is_some(),
             keyring: !request.no_new_keyring,

@@ -74,6 +74,9 @@ pub(super) fn destroy(entry: &Entry, state: &State) -> Result<()> {
         // A creation that was cut off before the cgroup was known to be nobody else's.
         state.vessel.cgroup.remove_unused();
     }
+    if let Some(group) = &state.vessel.rdt {
+        group.remove()?;
+    }
     entry.remove()?;
     let oci = state.oci("stopped").to_string();
     for failure in hooks::run_all(Kind::Poststop, &state.vessel.poststop, &oci) {

@@ -56,6 +56,9 @@ pub(super) fn exec(host: &Host, request: &ExecRequest) -> Result<i32> {
     if let Some(master) = &made.terminal {
         foreground::set_up(master)?;
     }
+    if let Some(group) = &state.vessel.rdt {
+        group.add(made.pid)?;
+    }
     made.channel.send(&Order::Start)?;
     if let Err(e) = start::watch(&made.channel, &made.pidfd, &state, made.pid, "running") {
         // It may be waiting for our answer.

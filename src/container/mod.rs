@@ -186,6 +186,8 @@ pub struct UpdateRequest {
     pub id: String,
     /// What is to change, in the shape of `linux.resources`; rules of devices are passed over.
     pub resources: serde_json::Value,
+    /// Lines for the schemata file of its group in resctrl.
+    pub schemata: Vec<String>,
 }
 
 /// What `events` tells.
@@ -396,6 +398,11 @@ pub fn resume(host: &Host, id: &str) -> Result<()> {
         Status::Paused => state.vessel.cgroup.thaw(),
         status => Err(wrong(status, &format!("cannot resume container {id}, which is not paused"))),
     }
+}
+
+/// Whether caches can be limited here; if not, the error says why.
+pub fn can_limit_caches() -> Result<()> {
+    crate::rdt::mountpoint().map(drop)
 }
 
 /// Changes limits of a container that is not stopped. Where one cannot be set, all stay as they are.

@@ -243,6 +243,11 @@ fn arrived(entry: &Entry, state: &mut State, config: &Config, pid: i32, rollback
     let pidfd = wait::open(pid)?;
     rollback.pidfd = Some(pidfd.try_clone().context(|| "cannot copy a descriptor")?);
     state.init_process_pid = pid;
+    if let Some(group) = &state.vessel.rdt {
+        for pid in state.vessel.cgroup.pids()? {
+            group.add(pid).context(|| "linux.intelRdt")?;
+        }
+    }
     rollback.poststop = Some((state.vessel.poststop.clone(), state.oci("stopped").to_string()));
     let stat = sys::process::stat(pid);
     state.init_process_start =

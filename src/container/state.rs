@@ -11,7 +11,7 @@ use super::View;
 use super::store::Entry;
 use crate::cgroups::Cgroup;
 use crate::error::{Cause, Context, Error, Result};
-use crate::sys;
+use crate::{rdt, sys};
 
 /// state.json. The first group of keys is runc's.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -53,6 +53,9 @@ pub(super) struct Own {
     /// The resources in effect, as JSON; none while they are those of the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) resources: Option<serde_json::Value>,
+    /// Its group in resctrl.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rdt: Option<rdt::Group>,
     /// Whether init is the first of a pid namespace, so that all others end with it.
     pub(super) pid_namespace: bool,
     /// Whether the config has a process: only then it can be started.

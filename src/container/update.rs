@@ -3,12 +3,13 @@
 //! Resources are handled as JSON in the shape of `linux.resources`, in which what was not named can be told from what
 //! is 0, and a change is laid over what holds.
 
+use oci_spec::runtime::LinuxIntelRdt;
 use serde_json::{Map, Value, json};
 
-use super::state::Status;
+use super::state::{State, Status};
 use super::{Host, UpdateRequest, store};
 use crate::error::{Cause, Error, Result};
-use crate::{log, spec};
+use crate::{log, rdt, spec};
 
 pub(super) fn update(host: &Host, request: &UpdateRequest) -> Result<()> {
     let id = &request.id;
@@ -16,6 +17,10 @@ pub(super) fn update(host: &Host, request: &UpdateRequest) -> Result<()> {
     let mut state = entry.state()?;
     if matches!(state.status(&entry)?, Status::Stopped | Status::Creating) {
         return Err(Error::of(Cause::State, format!("container not running: {id}")));
+    }
+    if !request.schemata.is_empty() {
+        set_schemata(&mut state, &request.schemata)?;
+        entry.write_state(&state)?;
     }
     let old = match state.vessel.resources.take() {
         Some(resources) => resources,
@@ -34,6 +39,22 @@ pub(super) fn update(host: &Host, request: &UpdateRequest) -> Result<()> {
         undo.restore();
     }
     saved
+}
+
+/// Limits caches and memory bandwidth, in a group that is made where the container has none.
+fn set_schemata(state: &mut State, lines: &[String]) -> Result<()> {
+    let root = rdt::mountpoint()?;
+    let group = match &state.vessel.rdt {
+        Some(group) => group,
+        None => {
+            let group = rdt::Group::make(&root, &state.id, &LinuxIntelRdt::default())?;
+            for pid in state.vessel.cgroup.pids()? {
+                group.add(pid)?;
+            }
+            state.vessel.rdt.insert(group)
+        }
+    };
+    group.set(&root, &lines.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// The resources of the configuration at create.

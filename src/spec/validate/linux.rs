@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use oci_spec::runtime::{
-    Linux, LinuxDeviceType, LinuxIdMapping, LinuxMemoryPolicy, LinuxNamespace, LinuxNamespaceType, LinuxNetDevice,
-    MemoryPolicyFlagType, MemoryPolicyModeType,
+    Linux, LinuxDeviceType, LinuxIdMapping, LinuxIntelRdt, LinuxMemoryPolicy, LinuxNamespace, LinuxNamespaceType,
+    LinuxNetDevice, MemoryPolicyFlagType, MemoryPolicyModeType,
 };
 
 use super::Faults;
@@ -51,8 +51,30 @@ pub(super) fn check(faults: &mut Faults, linux: &Linux) {
     if let Some(devices) = linux.net_devices().as_ref().filter(|devices| !devices.is_empty()) {
         net_devices(faults, linux, devices);
     }
-    if linux.intel_rdt().is_some() {
-        faults.add("linux.intelRdt", "Intel RDT is not supported by this version of vessel");
+    if let Some(rdt) = linux.intel_rdt() {
+        intel_rdt(faults, rdt);
+    }
+}
+
+fn intel_rdt(faults: &mut Faults, rdt: &LinuxIntelRdt) {
+    let closid = rdt.clos_id().as_deref().unwrap_or_default();
+    if closid != "/" && (closid == "." || closid == ".." || closid.contains(['/', '\n'])) {
+        faults.add("linux.intelRdt.closID", format!("{closid:?} is neither / nor the name of a directory"));
+    }
+    for (field, schema, prefix) in
+        [("l3CacheSchema", rdt.l3_cache_schema(), ""), ("memBwSchema", rdt.mem_bw_schema(), "MB:")]
+    {
+        let schema = schema.as_deref().unwrap_or_default();
+        if schema.contains('\n') {
+            faults.add(format!("linux.intelRdt.{field}"), "it has more than one line");
+        } else if !schema.is_empty() && !schema.starts_with(prefix) {
+            faults.add(format!("linux.intelRdt.{field}"), format!("{schema:?} does not begin with {prefix}"));
+        }
+    }
+    for (i, line) in rdt.schemata().iter().flatten().enumerate() {
+        if line.contains('\n') {
+            faults.add(format!("linux.intelRdt.schemata[{i}]"), "it has more than one line");
+        }
     }
 }
 
@@ -359,7 +381,19 @@ mod tests {
                 json!({"a": {"name": "b"}, "b": {}}),
                 "linux.netDevices: two devices are to be \"b\"",
             ),
-            ("/linux/intelRdt", json!({"closID": "a"}), "linux.intelRdt: Intel RDT is not supported"),
+            ("/linux/intelRdt", json!({"closID": ".."}), "linux.intelRdt.closID: \"..\" is neither / nor"),
+            ("/linux/intelRdt", json!({"closID": "a/b"}), "linux.intelRdt.closID: \"a/b\" is neither / nor"),
+            (
+                "/linux/intelRdt",
+                json!({"memBwSchema": "L3:0=f"}),
+                "linux.intelRdt.memBwSchema: \"L3:0=f\" does not begin",
+            ),
+            (
+                "/linux/intelRdt",
+                json!({"l3CacheSchema": "L3:0=f\nMB:0=5"}),
+                "linux.intelRdt.l3CacheSchema: it has more",
+            ),
+            ("/linux/intelRdt", json!({"schemata": ["L3:0=f", "a\n"]}), "linux.intelRdt.schemata[1]: it has more"),
             (
                 "/linux/memoryPolicy",
                 json!({"mode": "MPOL_BIND"}),
