@@ -4,15 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use nix::sched::{CloneFlags, setns};
 use oci_spec::runtime::LinuxNetDevice;
 use rustix::fs::{Mode, OFlags};
 
-use super::netlink::Socket;
+use super::netlink::{Message, Socket, flag};
 use crate::error::{Cause, Context, Error, Result};
 
 /// The devices to move: their names in the runtime's namespace and in the container's.
@@ -60,58 +56,63 @@ fn move_one(here: &Socket, there: &Socket, namespace: &OwnedFd, name: &str, new:
         return Err(Error::from_errno(libc::EEXIST, format!("the container has a device {new} already")));
     }
     let addresses = addresses(here, index)?;
-    let mut link = LinkMessage::default();
-    link.header.index = index;
-    link.attributes = vec![LinkAttribute::IfName(new.to_string()), LinkAttribute::NetNsFd(namespace.as_raw_fd())];
-    here.change(RouteNetlinkMessage::NewLink(link), 0)?;
+    let mut link = link(index, 0);
+    link.attributes.push((libc::IFLA_IFNAME, [new.as_bytes(), b"\0"].concat()));
+    link.attributes.push((libc::IFLA_NET_NS_FD, namespace.as_raw_fd().to_ne_bytes().to_vec()));
+    here.change(&link, 0)?;
 
     let after = links(there)?;
     let moved = after.get(new).or_else(|| after.iter().find(|(n, _)| !before.contains_key(*n)).map(|(_, i)| i));
     let index = *moved.ok_or_else(|| Error::new("it is not there after the move"))?;
     for mut address in addresses {
-        address.header.index = index;
-        let request = RouteNetlinkMessage::NewAddress(address);
-        there.change(request, NLM_F_CREATE | NLM_F_EXCL).context(|| "cannot give it one of its addresses again")?;
+        address.fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+        let new = flag(libc::NLM_F_CREATE | libc::NLM_F_EXCL);
+        there.change(&address, new).context(|| "cannot give it one of its addresses again")?;
     }
-    let mut up = LinkMessage::default();
-    up.header.index = index;
-    up.header.flags = LinkFlags::Up;
-    up.header.change_mask = LinkFlags::Up;
-    there.change(RouteNetlinkMessage::NewLink(up), 0).context(|| "cannot bring it up")
+    there.change(&self::link(index, libc::IFF_UP as u32), 0).context(|| "cannot bring it up")
+}
+
+/// A request to change the device `index`, with these flags set (`struct ifinfomsg`).
+fn link(index: u32, flags: u32) -> Message {
+    let mut fixed = vec![0; 4];
+    fixed.extend(index.to_ne_bytes());
+    fixed.extend(flags.to_ne_bytes());
+    fixed.extend(flags.to_ne_bytes());
+    Message { kind: libc::RTM_NEWLINK, fixed, attributes: Vec::new() }
 }
 
 /// The devices of a namespace by their names, with their indices.
 fn links(socket: &Socket) -> Result<BTreeMap<String, u32>> {
-    let found = socket.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()));
-    let link = |message| {
-        let RouteNetlinkMessage::NewLink(link) = message else { return None };
-        let name = link.attributes.iter().find_map(|a| match a {
-            LinkAttribute::IfName(name) => Some(name.clone()),
-            _ => None,
-        });
-        Some((name?, link.header.index))
+    let link = |message: Message| {
+        let name = message.attribute(libc::IFLA_IFNAME).filter(|_| message.kind == libc::RTM_NEWLINK)?;
+        let name = name.strip_suffix(b"\0").unwrap_or(name);
+        Some((String::from_utf8_lossy(name).into_owned(), index(&message)?))
     };
-    Ok(found.context(|| "cannot list the network devices")?.into_iter().filter_map(link).collect())
+    let found = socket.dump(libc::RTM_GETLINK).context(|| "cannot list the network devices")?;
+    Ok(found.into_iter().filter_map(link).collect())
+}
+
+/// The device that a message is about: at the same place in `struct ifinfomsg` and `struct ifaddrmsg`.
+fn index(message: &Message) -> Option<u32> {
+    message.fixed.get(4..8)?.try_into().ok().map(u32::from_ne_bytes)
 }
 
 /// The addresses that a device keeps when it moves: permanent ones of global scope. Others mean something only where the
 /// device was, or come back by themselves.
-fn addresses(socket: &Socket, index: u32) -> Result<Vec<AddressMessage>> {
-    let found = socket.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()));
-    let address = |message| {
-        let RouteNetlinkMessage::NewAddress(mut address) = message else { return None };
-        let header = &address.header;
-        let kept = header.index == index
-            && header.scope == AddressScope::Universe
-            && header.flags.contains(AddressHeaderFlags::Permanent);
-        address.attributes.retain(|a| {
-            use AddressAttribute::{Address, Broadcast, Local};
-            matches!(a, Address(_) | Local(_) | Broadcast(_))
-        });
-        address.header.flags = AddressHeaderFlags::empty();
-        kept.then_some(address)
+fn addresses(socket: &Socket, device: u32) -> Result<Vec<Message>> {
+    const PERMANENT: u8 = libc::IFA_F_PERMANENT as u8;
+    let address = |mut message: Message| {
+        let &[_, _, flags, scope, ..] = message.fixed.as_slice() else { return None };
+        let kept = message.kind == libc::RTM_NEWADDR
+            && index(&message) == Some(device)
+            && scope == libc::RT_SCOPE_UNIVERSE
+            && flags & PERMANENT != 0;
+        message.attributes.retain(|(kind, _)| [libc::IFA_ADDRESS, libc::IFA_LOCAL, libc::IFA_BROADCAST].contains(kind));
+        message.fixed[2] = 0;
+        kept.then_some(message)
     };
-    Ok(found.context(|| "cannot list the addresses of the device")?.into_iter().filter_map(address).collect())
+    let found = socket.dump(libc::RTM_GETADDR).context(|| "cannot list the addresses of the device")?;
+    Ok(found.into_iter().filter_map(address).collect())
 }
 
 fn open(path: &Path) -> Result<OwnedFd> {

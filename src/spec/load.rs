@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::Config;
 use super::options::Options;
+use super::{Config, place};
 use crate::error::{Cause, Context, Error, Result};
 use crate::log;
 
@@ -64,8 +64,7 @@ pub fn parse_resources(value: &Value) -> Result<LinuxResources> {
     let mut linux = serde_json::json!({ "resources": value });
     drop_nulls(&mut linux);
     mend_linux(&mut linux);
-    serde_path_to_error::deserialize(linux["resources"].take())
-        .map_err(|e| fault(format_args!("{}: {}", e.path(), e.inner())))
+    read_mended(&linux["resources"], |_| "")
 }
 
 /// Reads a text; where it is refused, `mend` may put it right.
@@ -76,9 +75,15 @@ fn read<T: DeserializeOwned>(text: &str, mend: impl FnOnce(&mut Value)) -> Resul
     let mut value: Value = serde_json::from_str(text).map_err(fault)?;
     drop_nulls(&mut value);
     mend(&mut value);
-    serde_path_to_error::deserialize(value).map_err(|e| match e.path().to_string().as_str() {
-        "." => fault(e.inner()),
-        place => fault(format_args!("{place}: {}{}", key_phrase(place), e.inner())),
+    read_mended(&value, key_phrase)
+}
+
+/// Reads what was mended: from text again, so that there is one piece of code for each type and not two.
+fn read_mended<T: DeserializeOwned>(value: &Value, phrase: fn(&str) -> &'static str) -> Result<T> {
+    let text = value.to_string();
+    serde_json::from_str(&text).map_err(|e| match place::of(&e, &text).as_str() {
+        "" => fault(place::words(&e)),
+        at => fault(format_args!("{at}: {}{}", phrase(at), place::words(&e))),
     })
 }
 

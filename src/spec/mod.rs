@@ -4,6 +4,7 @@ pub mod example;
 pub mod features;
 mod load;
 pub mod options;
+mod place;
 mod validate;
 
 use oci_spec::runtime::Spec;
