@@ -110,7 +110,10 @@ pub struct Stat {
 
 /// Reads it; none where there is no such process.
 pub fn stat(pid: i32) -> Option<Stat> {
-    let stat = procfs::process::Process::new(pid).and_then(|p| p.stat()).ok()?;
+    use procfs::FromRead;
+    // One file: procfs' own way to it looks at the kernel's version first, and opens the directory.
+    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = procfs::process::Stat::from_read(text.as_slice()).ok()?;
     Some(Stat { start: stat.starttime, ended: matches!(stat.state, 'Z' | 'X' | 'x') })
 }
 
