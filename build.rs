@@ -1,4 +1,4 @@
-//! Tells the program the commit that it was built from, which engines show.
+//! Tells the program the commit that it was built from, which engines show, and the linker where it starts.
 
 use std::process::Command;
 
@@ -7,5 +7,10 @@ fn main() {
     println!("cargo:rerun-if-changed=.git/logs/HEAD");
     let output = Command::new("git").args(["rev-parse", "HEAD"]).output();
     let commit = output.ok().filter(|o| o.status.success()).and_then(|o| String::from_utf8(o.stdout).ok());
+    // See vessel_start in src/main.rs.
+    let target = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
+    if target("ARCH") == "x86_64" && target("ENV") == "gnu" {
+        println!("cargo:rustc-link-arg-bins=-Wl,-e,vessel_start");
+    }
     println!("cargo:rustc-env=VESSEL_COMMIT={}", commit.as_deref().unwrap_or("unknown").trim());
 }

@@ -1,5 +1,32 @@
 //! The `vessel` binary. Everything lives in the library; see its documentation.
 
-fn main() -> std::process::ExitCode {
-    vessel::cli::main()
+#![no_main]
+
+use std::ffi::{c_char, c_int};
+
+/// Called by the C library. The runtime of Rust, which would be called else and call this, looks at the process' memory
+/// map and sets up handlers for an overflow of the stack: as much work as some commands have in all.
+// SAFETY: there is one `main` in a program, and this has the type that the C library expects of it.
+#[unsafe(no_mangle)]
+pub extern "C" fn main(_: c_int, _: *const *const c_char) -> c_int {
+    vessel::sys::start::prepare();
+    c_int::from(vessel::cli::main())
+}
+
+/// Where the kernel begins (build.rs tells the linker): before the C library, which begins at `_start`.
+// SAFETY: no other symbol has this name; the stack is as the kernel has made it when `_start` is reached.
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub extern "C" fn vessel_start() -> ! {
+    std::arch::naked_asm!(
+        "mov rdi, rsp",
+        "mov rbx, rsp",
+        "call {begin}",
+        "mov rsp, rbx",
+        // What the C library shall call at the end: nothing.
+        "xor edx, edx",
+        "jmp _start",
+        begin = sym vessel::sys::early::begin,
+    )
 }

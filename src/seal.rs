@@ -3,6 +3,7 @@
 //!
 //! The program runs again from an overlay that has lower layers only: the kernel forces such a file system read-only and
 //! never lets it be remounted otherwise, and it costs no copy. Where it cannot be made, from a sealed copy in memory.
+//! `sys::early` does the same before the C library starts, where it can be done without a word; here is all of it.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -10,20 +11,20 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, MemfdFlags, SealFlags, StatFs};
+use rustix::fs::{AtFlags, MemfdFlags, SealFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::error::{Context, Error, Result};
-use crate::sys;
+use crate::sys::{self, early};
 
 const EXE: &str = "/proc/self/exe";
-const OVERLAY_MAGIC: i64 = 0x794c_7630;
+const ATTRIBUTES: MountAttrFlags = MountAttrFlags::from_bits_retain(early::ATTRIBUTES);
 
 /// Runs this program again from a view of its binary that nobody can write, unless it already does. Called first thing by
 /// create, run and exec, while the process has one thread and nothing is open that matters.
 pub fn ensure() -> Result<()> {
     let view = rustix::fs::statfs(EXE).context(|| format!("cannot examine {EXE} (is /proc mounted?)"))?;
-    if is_our_overlay(&view) {
+    if early::is_our_overlay(view.f_type, view.f_flags) {
         return Ok(());
     }
     // What hinders the overlay (rights, a kernel without it, a replaced binary) does not hinder the copy.
@@ -39,22 +40,6 @@ pub fn ensure() -> Result<()> {
     let copy = copy(&exe).context(|| "cannot make a sealed copy of the runtime (does vm.memfd_noexec forbid it?)")?;
     sys::seal::exec_again(copy.as_fd(), c"").context(|| "cannot run again from a sealed copy of the runtime")?;
     Ok(())
-}
-
-/// The attributes of our overlay's mount. Together with a read-only superblock no other overlay has them all: one that
-/// merely happens to be mounted read-only, as the root of a container may be, is still writable beneath.
-const ATTRIBUTES: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
-    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
-    .union(MountAttrFlags::MOUNT_ATTR_NODIRATIME)
-    .union(MountAttrFlags::from_bits_retain(MOUNT_ATTR_NOSYMFOLLOW));
-const MOUNT_ATTR_NOSYMFOLLOW: u32 = 0x0020_0000;
-
-fn is_our_overlay(view: &StatFs) -> bool {
-    // The kernel's ST_* of statfs(2); libc lacks the last one.
-    const FLAGS: i64 =
-        (libc::ST_RDONLY | libc::ST_NOSUID | libc::ST_NODEV | libc::ST_NODIRATIME | ST_NOSYMFOLLOW) as i64;
-    const ST_NOSYMFOLLOW: u64 = 0x2000;
-    view.f_type == OVERLAY_MAGIC && view.f_flags & FLAGS == FLAGS
 }
 
 /// A detached overlay of the directory of the binary, and the binary's name there.
@@ -96,7 +81,8 @@ fn verify(mount: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     let here = rustix::fs::stat(EXE)?;
     let same = (there.st_ino, there.st_size, there.st_mtime, there.st_mtime_nsec)
         == (here.st_ino, here.st_size, here.st_mtime, here.st_mtime_nsec);
-    if !same || !is_our_overlay(&rustix::fs::fstatfs(mount)?) {
+    let view = rustix::fs::fstatfs(mount)?;
+    if !same || !early::is_our_overlay(view.f_type, view.f_flags) {
         return Err(Error::new("the overlay does not show the binary that runs"));
     }
     Ok(())

@@ -25,7 +25,6 @@ mod update;
 mod verb;
 
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use clap::ArgMatches;
 
@@ -57,8 +56,8 @@ const VERBS: &[Verb] = &[
     update::VERB,
 ];
 
-/// Runs the command that the arguments of this process ask for.
-pub fn main() -> ExitCode {
+/// Runs the command that the arguments of this process ask for. Returns the exit code.
+pub fn main() -> u8 {
     let args = std::env::args_os().skip(1);
     let (code, failure) = match answer(args) {
         Ok(code) => (code, None),
@@ -67,7 +66,7 @@ pub fn main() -> ExitCode {
     if let Some(error) = failure {
         log::failure(&error);
     }
-    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+    u8::try_from(code).unwrap_or(u8::MAX)
 }
 
 /// The whole command line, for programs that write manual pages and completions.

@@ -4,6 +4,7 @@
 
 pub mod bpf;
 pub mod clone;
+pub mod early;
 pub mod fd;
 pub mod keyctl;
 pub mod mount;
@@ -16,3 +17,4 @@ pub mod sched;
 pub mod seal;
 pub mod seccomp;
 pub mod spawn;
+pub mod start;
