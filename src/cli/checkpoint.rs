@@ -1,8 +1,6 @@
 //! `vessel checkpoint`.
 
-use clap::Arg;
-
-use super::lex::{switch, value, values};
+use super::lex::{Flag, switch, value, values};
 use super::verb::{Call, Count, Verb};
 use crate::container::{self, CheckpointRequest, CriuRequest};
 use crate::criu::CgroupMode;
@@ -21,7 +19,7 @@ pub(super) const VERB: Verb = Verb {
     run,
 };
 
-fn flags() -> Vec<Arg> {
+fn flags() -> Vec<Flag> {
     let mut flags = criu_flags();
     flags.extend([
         value("parent-path", ' ', "DIR", "the images of a pre-dump, relative to --image-path"),
@@ -36,7 +34,7 @@ fn flags() -> Vec<Arg> {
 }
 
 /// The flags of `checkpoint` and of `restore`.
-pub(super) fn criu_flags() -> Vec<Arg> {
+pub(super) fn criu_flags() -> Vec<Flag> {
     vec![
         value("image-path", ' ', "DIR", "the directory of the images (default: ./checkpoint)"),
         value("work-path", ' ', "DIR", "the directory for logs (default: that of the images)"),

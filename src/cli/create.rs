@@ -1,9 +1,7 @@
 //! `vessel create`.
 
-use clap::Arg;
-
 use super::globals::prepare_root;
-use super::lex::{switch, value};
+use super::lex::{Flag, switch, value};
 use super::verb::{Call, Count, Verb, bundle, handover, pid_file};
 use crate::container::{self, CreateRequest};
 use crate::error::Result;
@@ -22,7 +20,7 @@ pub(super) const VERB: Verb = Verb {
 };
 
 /// The flags of `create`, which are flags of `run` too.
-pub(super) fn flags() -> Vec<Arg> {
+pub(super) fn flags() -> Vec<Flag> {
     let mut flags = vec![
         bundle(),
         value("config", 'f', "FILE", "the configuration; from the bundle where relative (default: config.json)"),

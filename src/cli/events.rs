@@ -21,7 +21,7 @@ pub(super) const VERB: Verb = Verb {
     flags_first: false,
     flags: || {
         let interval = value("interval", ' ', "DURATION", "the time between statistics, as 100ms or 1m30s");
-        vec![interval.default_value("5s"), switch("stats", ' ', "display the statistics of now, and end")]
+        vec![interval.default("5s"), switch("stats", ' ', "display the statistics of now, and end")]
     },
     run,
 };

@@ -1,8 +1,6 @@
 //! `vessel exec`.
 
-use clap::Arg;
-
-use super::lex::{switch, value, values};
+use super::lex::{Flag, switch, value, values};
 use super::verb::{Call, Count, Verb, handover, pid_file, utf8};
 use crate::container::{self, ExecRequest};
 use crate::error::{Error, Result};
@@ -20,7 +18,7 @@ pub(super) const VERB: Verb = Verb {
     run,
 };
 
-fn flags() -> Vec<Arg> {
+fn flags() -> Vec<Flag> {
     let mut flags = vec![
         value("cwd", ' ', "DIR", "the working directory in the container"),
         values("env", 'e', "NAME=VALUE", "add to the environment"),

@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
-use clap::{ArgMatches, Command};
+use clap::Command;
 
-use super::lex::{Lexed, get, go_bool, lex, matches, switch, value};
+use super::lex::{Flag, Given, Lexed, command, go_bool, lex, options, switch, value};
 use super::verb::Verb;
 use crate::cgroups::Driver;
 use crate::container::Host;
@@ -25,30 +25,29 @@ pub(super) struct Globals {
     pub(super) debug: bool,
     pub(super) log: Option<OsString>,
     pub(super) log_format: Format,
-    matches: ArgMatches,
+    given: Given,
 }
 
-fn command() -> Command {
-    Command::new("vessel").args_override_self(true).disable_help_flag(true).help_template("{options}").args([
-        switch("debug", ' ', "log what is done, too"),
-        value(
-            "log",
-            ' ',
-            "FILE",
-            "append messages to FILE, or send them to journald:NAME or syslog:NAME (default: standard error)",
-        ),
-        value("log-format", ' ', "FORMAT", "text (default) or json"),
-        value("root", ' ', "DIR", "where the state of containers is kept, best on a tmpfs (default: /run/vessel)"),
-        switch("systemd-cgroup", ' ', "let systemd make the cgroups; cgroupsPath is slice:prefix:name then"),
-        value("cgroup-manager", ' ', "MANAGER", "who makes the cgroups: cgroupfs (default), systemd or disabled"),
-        value("rootless", ' ', "BOOL", "pass over missing rights on cgroups: true, false or auto (default)"),
-        switch("version", 'v', "print the version of vessel and of the specification"),
-    ])
-}
+const FLAGS: &[Flag] = &[
+    switch("debug", ' ', "log what is done, too"),
+    value(
+        "log",
+        ' ',
+        "FILE",
+        "append messages to FILE, or send them to journald:NAME or syslog:NAME (default: standard error)",
+    ),
+    value("log-format", ' ', "FORMAT", "text (default) or json"),
+    value("root", ' ', "DIR", "where the state of containers is kept, best on a tmpfs (default: /run/vessel)"),
+    switch("systemd-cgroup", ' ', "let systemd make the cgroups; cgroupsPath is slice:prefix:name then"),
+    value("cgroup-manager", ' ', "MANAGER", "who makes the cgroups: cgroupfs (default), systemd or disabled"),
+    value("rootless", ' ', "BOOL", "pass over missing rights on cgroups: true, false or auto (default)"),
+    switch("version", 'v', "print the version of vessel and of the specification"),
+];
 
 /// The flags for programs that write manual pages and completions.
 pub(super) fn documented() -> Command {
-    command()
+    command("vessel", FLAGS)
+        .help_template("{options}")
         .about("Open Container Initiative runtime")
         .long_about(
             "vessel makes and runs containers. A container is described by a bundle: a directory with a root filesystem \
@@ -65,17 +64,15 @@ pub(super) fn documented() -> Command {
 /// Takes the global flags off the arguments; the rest begins with the command.
 pub(super) fn read(args: impl Iterator<Item = OsString>) -> Result<(Globals, Vec<OsString>)> {
     let see = |fault: String| Error::of(Cause::Usage, format!("vessel: {fault} (see vessel --help)"));
-    let known = command();
-    let Lexed { flags, positionals, help } = lex(&known, true, args).map_err(see)?;
-    let matches = matches(known, flags).map_err(see)?;
-    let log_format = get(&matches, "log-format").filter(|f| !f.is_empty());
+    let Lexed { given, positionals, help } = lex(FLAGS, true, args).map_err(see)?;
+    let log_format = given.value("log-format").filter(|f| !f.is_empty());
     let globals = Globals {
         help,
-        version: matches.get_flag("version"),
-        debug: matches.get_flag("debug"),
-        log: get(&matches, "log").filter(|l| !l.is_empty()).map(OsString::from),
+        version: given.switch("version"),
+        debug: given.switch("debug"),
+        log: given.value("log").filter(|l| !l.is_empty()).map(OsString::from),
         log_format: log_format.map_or(Ok(Format::Text), |f| f.to_string_lossy().parse())?,
-        matches,
+        given,
     };
     Ok((globals, positionals))
 }
@@ -83,11 +80,11 @@ pub(super) fn read(args: impl Iterator<Item = OsString>) -> Result<(Globals, Vec
 impl Globals {
     /// What the flags say about this host.
     pub(super) fn host(&self) -> Result<Host> {
-        let (root, root_given) = match get(&self.matches, "root") {
+        let (root, root_given) = match self.given.value("root") {
             Some(root) => (given_root(Path::new(root))?, true),
             None => (default_root(), false),
         };
-        let rootless = get(&self.matches, "rootless").map(|r| r.to_string_lossy().into_owned());
+        let rootless = self.given.value("rootless").map(|r| r.to_string_lossy().into_owned());
         Ok(Host {
             root,
             root_given,
@@ -97,8 +94,8 @@ impl Globals {
     }
 
     fn driver(&self) -> Result<Driver> {
-        match get(&self.matches, "cgroup-manager").map(|m| m.to_string_lossy()).as_deref() {
-            None if self.matches.get_flag("systemd-cgroup") => Ok(Driver::Systemd),
+        match self.given.value("cgroup-manager").map(|m| m.to_string_lossy()).as_deref() {
+            None if self.given.switch("systemd-cgroup") => Ok(Driver::Systemd),
             None | Some("cgroupfs") => Ok(Driver::Cgroupfs),
             Some("systemd") => Ok(Driver::Systemd),
             Some("disabled") => Ok(Driver::Disabled),
@@ -167,7 +164,7 @@ pub(super) fn help() -> String {
          USAGE:\n   vessel [global options] command [command options] [arguments...]\n\n\
          COMMANDS:\n{commands}   help        show the help of vessel or of a command\n\n\
          GLOBAL OPTIONS:\n{}",
-        command().render_help()
+        options(FLAGS)
     )
 }
 

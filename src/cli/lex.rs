@@ -1,15 +1,104 @@
-//! Flags as Go programs take them: engines were written against runc, and send what its parser accepts.
+//! Flags as Go programs take them: engines were written against runc, and send what its parser accepts. clap has the
+//! help of the flags, and is asked for nothing else: to have it read a command line costs more than some commands do.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, Command};
+
+/// A flag that a command knows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flag {
+    long: &'static str,
+    /// A blank where there is none.
+    short: char,
+    /// What the help calls the value; none for a switch.
+    value: Option<&'static str>,
+    /// Whether each time that it is given adds a value.
+    many: bool,
+    /// Empty for one that the help keeps quiet about.
+    help: &'static str,
+    default: Option<&'static str>,
+}
+
+/// A switch. Its short name is none where `short` is a blank.
+pub(super) const fn switch(long: &'static str, short: char, help: &'static str) -> Flag {
+    Flag { long, short, value: None, many: false, help, default: None }
+}
+
+/// A flag with a value; of several, the last one holds.
+pub(super) const fn value(long: &'static str, short: char, value: &'static str, help: &'static str) -> Flag {
+    Flag { long, short, value: Some(value), many: false, help, default: None }
+}
+
+/// A flag that may be repeated, each time with one more value.
+pub(super) const fn values(long: &'static str, short: char, value: &'static str, help: &'static str) -> Flag {
+    Flag { long, short, value: Some(value), many: true, help, default: None }
+}
+
+impl Flag {
+    /// The value where the flag is not given.
+    pub(super) const fn default(self, value: &'static str) -> Flag {
+        Flag { default: Some(value), ..self }
+    }
+
+    fn arg(self) -> Arg {
+        let arg = Arg::new(self.long).long(self.long).help(self.help).hide(self.help.is_empty());
+        let arg = if self.short == ' ' { arg } else { arg.short(self.short) };
+        let arg = match self.value {
+            Some(name) if self.many => arg.action(ArgAction::Append).value_name(name),
+            Some(name) => arg.action(ArgAction::Set).value_name(name),
+            None => arg.action(ArgAction::SetTrue),
+        };
+        match self.default {
+            Some(value) => arg.default_value(value),
+            None => arg,
+        }
+    }
+}
+
+/// The lines of the help for these flags.
+pub(super) fn options(flags: &[Flag]) -> String {
+    command("vessel", flags).help_template("{options}").render_help().to_string()
+}
+
+/// The flags of a command, for the help and for programs that write manual pages and completions.
+pub(super) fn command(name: &'static str, flags: &[Flag]) -> Command {
+    Command::new(name).disable_help_flag(true).args(flags.iter().map(|flag| flag.arg()))
+}
+
+/// The flags that were given.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Given {
+    /// By their long names, in their order; a switch has no value.
+    flags: Vec<(&'static str, OsString)>,
+    defaults: Vec<(&'static str, &'static str)>,
+}
+
+impl Given {
+    /// Whether a switch is on.
+    pub(super) fn switch(&self, name: &str) -> bool {
+        self.flags.iter().any(|(flag, _)| *flag == name)
+    }
+
+    /// The value of a flag, the last one where there are several; none where it was not given and has no default.
+    pub(super) fn value(&self, name: &str) -> Option<&OsStr> {
+        self.all(name).last().or_else(|| {
+            let default = self.defaults.iter().find(|(flag, _)| *flag == name);
+            default.map(|(_, value)| OsStr::new(*value))
+        })
+    }
+
+    /// All values of a flag.
+    pub(super) fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a OsStr> {
+        self.flags.iter().filter(move |(flag, _)| *flag == name).map(|(_, value)| value.as_os_str())
+    }
+}
 
 /// A command line, or a part of it, taken apart.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Lexed {
-    /// Every flag as `--name=value`, every switch that is on as `--name`: what clap reads without guessing.
-    pub(super) flags: Vec<OsString>,
+    pub(super) given: Given,
     /// What is not a flag, byte for byte.
     pub(super) positionals: Vec<OsString>,
     /// Whether `-h` or `--help` was among the flags.
@@ -20,11 +109,13 @@ pub(super) struct Lexed {
 /// like, switches with `=true` or `=false`. With `flags_first` everything from the first positional on is positional.
 /// The error is the text that runc has for it, as podman matches it.
 pub(super) fn lex(
-    known: &Command,
+    known: &[Flag],
     flags_first: bool,
     args: impl IntoIterator<Item = OsString>,
 ) -> Result<Lexed, String> {
     let mut lexed = Lexed::default();
+    lexed.given.defaults.extend(known.iter().filter_map(|flag| Some((flag.long, flag.default?))));
+    let given = &mut lexed.given.flags;
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         let Some(body) = flag_body(arg.as_bytes()) else {
@@ -47,13 +138,12 @@ pub(super) fn lex(
             continue;
         }
         let flag = find(known, &name).ok_or_else(|| format!("flag provided but not defined: -{name}"))?;
-        let long = OsString::from(format!("--{}", flag.get_id()));
-        if is_switch(flag) {
-            // Of several the last one holds; clap knows switches that are on, and no others.
-            lexed.flags.retain(|f| *f != long);
+        if flag.value.is_none() {
+            // Of several the last one holds.
+            given.retain(|(long, _)| *long != flag.long);
             let text = value.map_or("true".into(), |v| String::from_utf8_lossy(&v).into_owned());
             if go_bool(&text).ok_or_else(|| format!("invalid boolean value {text:?} for -{name}"))? {
-                lexed.flags.push(long);
+                given.push((flag.long, OsString::new()));
             }
             continue;
         }
@@ -61,10 +151,7 @@ pub(super) fn lex(
             Some(value) => OsString::from_vec(value),
             None => args.next().ok_or_else(|| format!("flag needs an argument: -{name}"))?,
         };
-        let mut flag = long;
-        flag.push("=");
-        flag.push(value);
-        lexed.flags.push(flag);
+        given.push((flag.long, value));
     }
     lexed.positionals.extend(args);
     Ok(lexed)
@@ -76,36 +163,11 @@ fn flag_body(arg: &[u8]) -> Option<&[u8]> {
     (!body.is_empty() || arg == b"--").then_some(body)
 }
 
-fn find<'a>(known: &'a Command, name: &str) -> Option<&'a Arg> {
-    known.get_arguments().find(|a| {
-        let short = a.get_short().is_some_and(|c| name.len() == 1 && name.starts_with(c));
-        short || a.get_long() == Some(name)
+fn find<'a>(known: &'a [Flag], name: &str) -> Option<&'a Flag> {
+    known.iter().find(|flag| {
+        let short = flag.short != ' ' && name.len() == 1 && name.starts_with(flag.short);
+        short || flag.long == name
     })
-}
-
-fn is_switch(flag: &Arg) -> bool {
-    matches!(flag.get_action(), ArgAction::SetTrue)
-}
-
-/// A switch. Its short name is none where `short` is a blank.
-pub(super) fn switch(long: &'static str, short: char, help: &'static str) -> Arg {
-    named(long, short, help).action(ArgAction::SetTrue)
-}
-
-/// A flag with a value; of several, the last one holds.
-pub(super) fn value(long: &'static str, short: char, value: &'static str, help: &'static str) -> Arg {
-    let parser = clap::builder::ValueParser::os_string();
-    named(long, short, help).action(ArgAction::Set).value_parser(parser).value_name(value)
-}
-
-/// A flag that may be repeated, each time with one more value.
-pub(super) fn values(long: &'static str, short: char, name: &'static str, help: &'static str) -> Arg {
-    value(long, short, name, help).action(ArgAction::Append)
-}
-
-fn named(long: &'static str, short: char, help: &'static str) -> Arg {
-    let arg = Arg::new(long).long(long).help(help);
-    if short == ' ' { arg } else { arg.short(short) }
 }
 
 /// The truth values of Go's strconv.ParseBool.
@@ -117,35 +179,21 @@ pub(super) fn go_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// Lets clap read flags that were taken apart by [`lex`].
-pub(super) fn matches(known: Command, flags: Vec<OsString>) -> Result<ArgMatches, String> {
-    known.no_binary_name(true).try_get_matches_from(flags).map_err(|e| {
-        // clap's text has several paragraphs; the first line says what is wrong.
-        e.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_string()
-    })
-}
-
-/// The value of a flag, none where it was not given.
-pub(super) fn get<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a OsStr> {
-    matches.get_one::<OsString>(name).map(OsString::as_os_str)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn known() -> Command {
-        Command::new("test").args_override_self(true).args([
-            switch("detach", 'd', ""),
-            value("user", 'u', "UID", ""),
-            values("env", 'e', "K=V", ""),
-        ])
-    }
+    const KNOWN: &[Flag] =
+        &[switch("detach", 'd', ""), value("user", 'u', "UID", ""), values("env", 'e', "K=V", "").default("A=0")];
 
     fn lexed(flags_first: bool, line: &str) -> Result<(String, String), String> {
-        let l = lex(&known(), flags_first, line.split(' ').map(OsString::from))?;
-        let join = |v: &[OsString]| v.iter().map(|s| s.to_string_lossy()).collect::<Vec<_>>().join(" ");
-        Ok((join(&l.flags), join(&l.positionals)))
+        let l = lex(KNOWN, flags_first, line.split(' ').map(OsString::from))?;
+        let flags = l.given.flags.iter().map(|(name, value)| match value.to_string_lossy() {
+            value if value.is_empty() => format!("--{name}"),
+            value => format!("--{name}={value}"),
+        });
+        let positionals = l.positionals.iter().map(|s| s.to_string_lossy()).collect::<Vec<_>>();
+        Ok((flags.collect::<Vec<_>>().join(" "), positionals.join(" ")))
     }
 
     #[test]
@@ -174,7 +222,7 @@ mod tests {
             assert_eq!(lexed(true, line).unwrap(), (flags.to_string(), positionals.to_string()), "{line}");
         }
         let odd = OsString::from_vec(vec![b'-', 0xff]);
-        let l = lex(&known(), true, [OsString::from("a"), odd.clone()]).unwrap();
+        let l = lex(KNOWN, true, [OsString::from("a"), odd.clone()]).unwrap();
         assert_eq!(l.positionals[1], odd);
     }
 
@@ -187,9 +235,11 @@ mod tests {
 
     #[test]
     fn the_last_of_repeated_flags_holds() {
-        let flags = lex(&known(), false, "-u 1 -d -u 2 -d=false".split(' ').map(OsString::from)).unwrap().flags;
-        let matches = matches(known(), flags).unwrap();
-        assert_eq!(get(&matches, "user").unwrap(), "2");
-        assert_eq!(matches.get_one::<bool>("detach"), Some(&false));
+        let given = lex(KNOWN, false, "-u 1 -d -u 2 -d=false".split(' ').map(OsString::from)).unwrap().given;
+        assert_eq!(given.value("user").unwrap(), "2");
+        assert_eq!(given.all("user").collect::<Vec<_>>(), ["1", "2"]);
+        assert!(!given.switch("detach"));
+        assert_eq!(given.value("env").unwrap(), "A=0");
+        assert_eq!(given.all("env").count(), 0);
     }
 }

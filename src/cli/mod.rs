@@ -26,10 +26,9 @@ mod verb;
 
 use std::ffi::OsString;
 
-use clap::ArgMatches;
-
 use crate::error::{Cause, Error, Result};
 use crate::{log, seal};
+use lex::Given;
 use verb::{Call, Verb, print};
 
 /// Every command, in the order of the help.
@@ -114,7 +113,7 @@ fn answer(args: impl Iterator<Item = OsString>) -> Result<i32, Failure> {
         // They make a process in a container, and start over for that: the sooner, the less is done twice.
         seal::ensure().map_err(|error| failure(verb, error))?;
     }
-    let (matches, args) = match understand(verb, rest) {
+    let (given, args) = match understand(verb, rest) {
         Ok(Some(understood)) => understood,
         Ok(None) => {
             print(&verb.help());
@@ -125,7 +124,7 @@ fn answer(args: impl Iterator<Item = OsString>) -> Result<i32, Failure> {
             return Err(Error::of(Cause::Usage, usage.fault).into());
         }
     };
-    let call = Call { host: globals.host()?, matches, args };
+    let call = Call { host: globals.host()?, given, args };
     log::debug(|| format!("vessel {name} with the state under {}", call.host.root.display()));
     (verb.run)(&call).map_err(|error| failure(verb, error))
 }
@@ -149,9 +148,8 @@ impl From<String> for Usage {
 }
 
 /// The flags and arguments of a command; none where its help is wanted.
-fn understand(verb: &Verb, args: Vec<OsString>) -> Result<Option<(ArgMatches, Vec<OsString>)>, Usage> {
-    let command = verb.command();
-    let lexed = lex::lex(&command, verb.flags_first, args)?;
+fn understand(verb: &Verb, args: Vec<OsString>) -> Result<Option<(Given, Vec<OsString>)>, Usage> {
+    let lexed = lex::lex(&(verb.flags)(), verb.flags_first, args)?;
     if lexed.help {
         return Ok(None);
     }
@@ -159,7 +157,7 @@ fn understand(verb: &Verb, args: Vec<OsString>) -> Result<Option<(ArgMatches, Ve
         let fault = format!("vessel: \"{}\" {fault}", verb.name);
         return Err(Usage { headline: ".".to_string(), fault });
     }
-    Ok(Some((lex::matches(command, lexed.flags)?, lexed.positionals)))
+    Ok(Some((lexed.given, lexed.positionals)))
 }
 
 #[cfg(test)]
@@ -169,7 +167,6 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         for verb in VERBS {
-            verb.command().debug_assert();
             let help = verb.help();
             assert!(help.starts_with(&format!("NAME:\n   vessel {} - ", verb.name)), "{help}");
         }

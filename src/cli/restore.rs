@@ -1,10 +1,8 @@
 //! `vessel restore`.
 
-use clap::Arg;
-
 use super::checkpoint::{criu_flags, criu_request};
 use super::globals::prepare_root;
-use super::lex::{switch, value};
+use super::lex::{Flag, switch, value};
 use super::verb::{Call, Count, Verb, bundle, pid_file};
 use crate::container::{self, CreateRequest, RestoreRequest, RunRequest};
 use crate::error::Result;
@@ -21,7 +19,7 @@ pub(super) const VERB: Verb = Verb {
     run,
 };
 
-fn flags() -> Vec<Arg> {
+fn flags() -> Vec<Flag> {
     let mut flags = criu_flags();
     flags.extend([
         bundle(),

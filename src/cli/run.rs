@@ -1,10 +1,8 @@
 //! `vessel run`.
 
-use clap::Arg;
-
 use super::create;
 use super::globals::prepare_root;
-use super::lex::switch;
+use super::lex::{Flag, switch};
 use super::verb::{Call, Count, Verb};
 use crate::container::{self, RunRequest};
 use crate::error::Result;
@@ -22,7 +20,7 @@ pub(super) const VERB: Verb = Verb {
     run,
 };
 
-fn flags() -> Vec<Arg> {
+fn flags() -> Vec<Flag> {
     let mut flags = create::flags();
     flags.extend([
         switch("detach", 'd', "return as soon as the program runs"),

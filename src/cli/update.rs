@@ -2,10 +2,9 @@
 
 use std::ffi::OsStr;
 
-use clap::Arg;
 use serde_json::{Value, json};
 
-use super::lex::value;
+use super::lex::{Flag, value};
 use super::verb::{Call, Count, Verb};
 use crate::container::{self, UpdateRequest};
 use crate::error::{Context, Error, Result};
@@ -54,7 +53,7 @@ const FLAGS: [(&str, &str, &str, Kind, &str); 15] = [
 const SCHEMATA: [(&str, &str); 2] =
     [("l3-cache-schema", "CAT: l3 cache schema"), ("mem-bw-schema", "MBA: memory bandwidth schema")];
 
-fn flags() -> Vec<Arg> {
+fn flags() -> Vec<Flag> {
     let file = "a JSON file with linux.resources, or - for standard input; the other flags are ignored then";
     let mut flags = vec![value("resources", 'r', "FILE", file)];
     flags.extend(FLAGS.iter().map(|&(name, _, _, kind, help)| {
@@ -63,7 +62,7 @@ fn flags() -> Vec<Arg> {
             Kind::Text => "LIST",
             Kind::Size => "SIZE",
         };
-        value(name, ' ', word, help).hide(help.is_empty())
+        value(name, ' ', word, help)
     }));
     flags.push(value("pids-limit", ' ', "N", "how many processes and threads it may have; -1: no limit"));
     flags.push(value("l3-cache-schema", ' ', "SCHEMA", "a line of schemata (resctrl) for the cache, as L3:0=7f"));

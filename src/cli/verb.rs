@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Arg, ArgMatches, Command};
+use clap::Command;
 
-use super::lex::{get, switch, value};
+use super::lex::{Flag, Given, command, options, switch, value};
 use crate::container::{self, Host};
 use crate::error::{Context, Error, Result};
 
@@ -23,7 +23,7 @@ pub(super) struct Verb {
     pub(super) count: Count,
     /// Whether flags end at the first positional argument, as what follows may belong to another program.
     pub(super) flags_first: bool,
-    pub(super) flags: fn() -> Vec<Arg>,
+    pub(super) flags: fn() -> Vec<Flag>,
     /// Does it; returns the exit code.
     pub(super) run: fn(&Call) -> Result<i32>,
 }
@@ -51,15 +51,10 @@ impl Count {
 }
 
 impl Verb {
-    /// The flags, for clap.
-    pub(super) fn command(&self) -> Command {
-        Command::new(self.name).args_override_self(true).disable_help_flag(true).args((self.flags)())
-    }
-
     /// The help in runc's layout, of which tests and people know the first lines.
     pub(super) fn help(&self) -> String {
         let Verb { name, about, details, args, .. } = self;
-        let options = self.command().help_template("{options}").render_help().to_string();
+        let options = options(&(self.flags)());
         let (hint, options) = match options.trim_end() {
             "" => ("", String::new()),
             text => (" [command options]", format!("\nOPTIONS:\n{text}\n")),
@@ -75,8 +70,11 @@ impl Verb {
     /// The same for programs that write manual pages and completions.
     pub(super) fn documented(&self) -> Command {
         let usage = format!("vessel {} [command options] {}", self.name, self.args);
-        let command =
-            self.command().about(self.about).long_about(format!("{}.\n\n{}", capital(self.about), self.details));
+        let command = command(self.name, &(self.flags)()).about(self.about).long_about(format!(
+            "{}.\n\n{}",
+            capital(self.about),
+            self.details
+        ));
         command.override_usage(usage.trim_end().to_string())
     }
 }
@@ -105,7 +103,7 @@ fn capital(text: &str) -> String {
 /// One call of a command.
 pub(super) struct Call {
     pub(super) host: Host,
-    pub(super) matches: ArgMatches,
+    pub(super) given: Given,
     /// The positional arguments.
     pub(super) args: Vec<OsString>,
 }
@@ -128,12 +126,12 @@ impl Call {
     }
 
     pub(super) fn switch(&self, name: &str) -> bool {
-        self.matches.get_flag(name)
+        self.given.switch(name)
     }
 
     /// A path; an empty one counts as not given.
     pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
-        get(&self.matches, name).filter(|p| !p.is_empty()).map(PathBuf::from)
+        self.given.value(name).filter(|p| !p.is_empty()).map(PathBuf::from)
     }
 
     /// A path, absolute, as the command may change its directory before it is used.
@@ -143,12 +141,12 @@ impl Call {
 
     /// A text; an empty one counts as not given.
     pub(super) fn text(&self, name: &str) -> Result<Option<String>> {
-        get(&self.matches, name).filter(|t| !t.is_empty()).map(|t| utf8(t.to_owned(), name)).transpose()
+        self.given.value(name).filter(|t| !t.is_empty()).map(|t| utf8(t.to_owned(), name)).transpose()
     }
 
     /// The values of a flag that may be repeated.
     pub(super) fn texts(&self, name: &str) -> Result<Vec<String>> {
-        self.matches.get_many::<OsString>(name).into_iter().flatten().map(|t| utf8(t.clone(), name)).collect()
+        self.given.all(name).map(|t| utf8(t.to_owned(), name)).collect()
     }
 
     /// A count; 0 where it was not given.
@@ -172,22 +170,22 @@ pub(super) fn print(text: &str) {
 }
 
 /// The flag for commands that may work on several containers.
-pub(super) fn regex() -> Arg {
+pub(super) fn regex() -> Flag {
     switch("regex", 'r', "the argument is a regular expression: do it to each container whose id matches")
 }
 
 /// The flag for commands that read a bundle.
-pub(super) fn bundle() -> Arg {
+pub(super) fn bundle() -> Flag {
     value("bundle", 'b', "DIR", "the bundle, a directory with a config.json (default: the current directory)")
 }
 
 /// The flag for a file that gets the pid.
-pub(super) fn pid_file() -> Arg {
+pub(super) fn pid_file() -> Flag {
     value("pid-file", ' ', "FILE", "write the pid of the process, as seen from here, to FILE")
 }
 
 /// The flags for what the new process gets from the caller.
-pub(super) fn handover() -> [Arg; 3] {
+pub(super) fn handover() -> [Flag; 3] {
     [
         value("console-socket", ' ', "SOCKET", "a UNIX socket that receives the master of the terminal"),
         value("pidfd-socket", ' ', "SOCKET", "a UNIX socket that receives a pidfd of the process"),
@@ -196,6 +194,6 @@ pub(super) fn handover() -> [Arg; 3] {
 }
 
 /// The flag for commands that print a table or JSON.
-pub(super) fn format() -> Arg {
-    value("format", 'f', "FORMAT", "table or json").default_value("table")
+pub(super) fn format() -> Flag {
+    value("format", 'f', "FORMAT", "table or json").default("table")
 }
