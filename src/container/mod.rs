@@ -273,10 +273,19 @@ pub fn checkpoint(host: &Host, request: &CheckpointRequest) -> Result<()> {
 pub fn restore(host: &Host, request: &RestoreRequest) -> Result<i32> {
     sys::fd::cloexec_from(3)?;
     let run = &request.run;
-    let signals = if run.detach { None } else { Some(Signals::block(!run.no_subreaper)?) };
-    let made = restore::make(host, request)?;
-    let Some(signals) = signals else { return Ok(0) };
-    made.wait(&signals, run.keep)
+    // What CRIU leaves behind where it fails is ours to reap.
+    let subreaper = |on: bool| {
+        let pid = on.then(rustix::process::getpid);
+        rustix::process::set_child_subreaper(pid).context(|| "cannot become a subreaper")
+    };
+    subreaper(true)?;
+    let signals = if run.detach { None } else { Some(Signals::block(false)?) };
+    let made = restore::make(host, request).inspect_err(|_| wait::reap_all())?;
+    subreaper(!run.detach && !run.no_subreaper)?;
+    match signals {
+        Some(signals) => made.wait(&signals, run.keep),
+        None => Ok(0),
+    }
 }
 
 /// Starts a created container.

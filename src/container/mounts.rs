@@ -67,7 +67,8 @@ pub(super) fn mounts(host: &Host, id: &str, change: MountsChange, mounts: &str) 
     visit(&init, kinds, work, &state)
 }
 
-fn visit(init: &std::os::fd::OwnedFd, kinds: CloneFlags, work: Work, state: &State) -> Result<()> {
+/// Has a process do something in the container's namespaces.
+pub(super) fn visit(init: &std::os::fd::OwnedFd, kinds: CloneFlags, work: Work, state: &State) -> Result<()> {
     let (channel, end) = channel::pair()?;
     let pidfd = match clone3(0, None).context(|| "cannot make a process")? {
         Clone::Child => {

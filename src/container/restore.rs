@@ -10,14 +10,18 @@ use super::checkpoint::{
     DESCRIPTORS, NULL, common, directory, external, joined_name, log_file, open_directory, warn_rootless,
 };
 use super::create::{self, Ground, Opener, Rollback, cgroup_mounts, lay};
+use super::mounts::visit;
 use super::state::State;
 use super::store::{self, Entry};
 use super::{Host, RestoreRequest, delete, wait};
 use crate::cgroups::Cgroup;
 use crate::console;
-use crate::criu::{CgroupRoot, Criu, Event, FIRST_INHERITED, InheritFd, JoinNamespace, Launch, Options, Work};
+use crate::criu::{
+    CgroupRoot, Criu, Event, FIRST_INHERITED, InheritFd, JoinNamespace, Launch, Options, Work as CriuWork,
+};
 use crate::error::{Context, Error, Result};
 use crate::foreground::{self, Signals};
+use crate::init::visit::Work;
 use crate::namespaces::{self, Plan};
 use crate::rootfs::{self, External};
 use crate::spec::Config;
@@ -90,11 +94,11 @@ pub(super) fn make(host: &Host, request: &RestoreRequest) -> Result<Restored> {
     }
     let mut pidfd = None;
     let mut terminal = None;
-    criu.work(Work::Restore, options, &log, &mut |event| {
+    criu.work(CriuWork::Restore, options, &log, &mut |event| {
         log::debug(|| format!("criu: {event:?}"));
         match event {
             Event::Namespaces(pid) => {
-                state.init_process_pid = pid;
+                note(&mut state, pid, &mut rollback)?;
                 create::runtime_hooks(&config.spec, &state)
             }
             Event::Terminal(master) => {
@@ -108,7 +112,9 @@ pub(super) fn make(host: &Host, request: &RestoreRequest) -> Result<Restored> {
                 Ok(())
             }
             Event::Restored(pid) => {
-                pidfd = Some(arrived(&entry, &mut state, &config, pid, &mut rollback)?);
+                let init = note(&mut state, pid, &mut rollback)?;
+                arrived(&entry, &mut state, &config, &init)?;
+                pidfd = Some(init);
                 create.pid_file.as_deref().map_or(Ok(()), |path| store::write_pid_file(path, pid))
             }
             Event::PagesReady | Event::Other(_) => Ok(()),
@@ -238,8 +244,8 @@ fn mounts(state: &State, config: &Config, options: &mut Options) -> Result<()> {
     Ok(())
 }
 
-/// All processes are there, and go on when this is done: from now on the container is one that runs.
-fn arrived(entry: &Entry, state: &mut State, config: &Config, pid: i32, rollback: &mut Rollback) -> Result<OwnedFd> {
+/// Notes which process is the container's init. It is our child from the start.
+fn note(state: &mut State, pid: i32, rollback: &mut Rollback) -> Result<OwnedFd> {
     let pidfd = wait::open(pid)?;
     rollback.pidfd = Some(pidfd.try_clone().context(|| "cannot copy a descriptor")?);
     state.init_process_pid = pid;
@@ -249,6 +255,15 @@ fn arrived(entry: &Entry, state: &mut State, config: &Config, pid: i32, rollback
         }
     }
     rollback.poststop = Some((state.vessel.poststop.clone(), state.oci("stopped").to_string()));
+    Ok(pidfd)
+}
+
+/// All processes are there, and go on when this is done: from now on the container is one that runs.
+fn arrived(entry: &Entry, state: &mut State, config: &Config, init: &OwnedFd) -> Result<()> {
+    if config.spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)) {
+        visit(init, CloneFlags::CLONE_NEWNS, Work::ProtectRoot, state)?;
+    }
+    let pid = state.init_process_pid;
     let stat = sys::process::stat(pid);
     state.init_process_start =
         stat.ok_or_else(|| Error::new("the container's init ended while it was restored"))?.start;
@@ -260,6 +275,5 @@ fn arrived(entry: &Entry, state: &mut State, config: &Config, pid: i32, rollback
         state.namespace_paths.insert("NEWTIME".to_string(), path("time"));
         state.vessel.time_namespace = true;
     }
-    entry.write_state(state)?;
-    Ok(pidfd)
+    entry.write_state(state)
 }

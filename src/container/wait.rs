@@ -24,6 +24,11 @@ pub(super) fn reap(pidfd: &OwnedFd) -> Result<Option<WaitIdStatus>> {
     }
 }
 
+/// Reaps all children of ours that have ended.
+pub(super) fn reap_all() {
+    while let Ok(Some(_)) = rustix::process::waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {}
+}
+
 /// Waits until the process has ended, at most so many seconds; whether it has.
 pub(super) fn ended_within(pidfd: &OwnedFd, seconds: i64) -> Result<bool> {
     let timeout = Timespec { tv_sec: seconds, tv_nsec: 0 };

@@ -19,6 +19,8 @@ pub enum Work {
     Add(rootfs::Addition),
     /// Unmounts what is mounted at these places.
     Remove(Vec<PathBuf>),
+    /// Makes the root read-only.
+    ProtectRoot,
 }
 
 /// Does it in these namespaces of the process behind `init`, and reports a failure. Does not return.
@@ -53,6 +55,7 @@ fn ladder(init: &OwnedFd, mut kinds: CloneFlags, mut work: Work) -> Result<()> {
     match work {
         Work::Add(addition) => addition.mount(names),
         Work::Remove(places) => rootfs::remove(&places, names),
+        Work::ProtectRoot => rootfs::protect_root(),
     }
 }
 

@@ -15,6 +15,7 @@ use super::filesystem::FileSystem;
 use super::inroot::{self, Leaf};
 use super::mounts::{Kind, Mount, attach_bind};
 use super::place::{Inside, attach, clean, host_name};
+use super::protect::remount_read_only;
 use super::{CgroupMount, Plan, devices, resolve};
 use crate::error::{Context, Error, Result};
 use crate::spec::Config;
@@ -79,6 +80,13 @@ pub fn locate(root: BorrowedFd<'_>, path: &Path) -> Result<Option<(PathBuf, bool
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let names = rustix::fs::open("/proc/self/fd", flags, Mode::empty()).context(|| "cannot open /proc/self/fd")?;
     Ok(Some((host_name(&names, &file)?, kind(&file)? == FileType::Directory)))
+}
+
+/// Makes the root of the mount namespace that this process has joined read-only, which CRIU forgets.
+pub fn protect_root() -> Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open("/", flags, Mode::empty()).context(|| "cannot open the root filesystem")?;
+    remount_read_only(&root).context(|| "root.readonly: cannot make the root filesystem read-only")
 }
 
 impl Plan {
