@@ -290,6 +290,15 @@ pub fn in_a_user_namespace(config: &mut Value) {
 }
 
 #[test]
+fn the_message_queues_of_a_user_namespace_are_its_roots() {
+    deviates!("crun", "does not make them so");
+    let c = Container::with(["stat", "/dev/mqueue"], in_a_user_namespace);
+    let out = c.run().ok();
+    // With runc the group is nobody's.
+    assert!(out.value("stat").contains(" uid=0 "), "{out}");
+}
+
+#[test]
 fn an_overlay_with_long_paths_is_mounted() {
     needs!(Need::Filesystem("overlay"));
     let mut c = Container::new(["cat", "/mnt/lower", "--", "write", "/mnt/new", "x"]);

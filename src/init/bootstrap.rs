@@ -138,11 +138,7 @@ pub fn arrive(into: &Into<'_>, intermediate: bool, orders: &mut Orders, proc: &P
         }
     }
     joined_late.iter().try_for_each(|join| join.enter())?;
-    if namespaces.new.contains(CloneFlags::CLONE_NEWCGROUP) {
-        // Only here: the namespace's root is the cgroup that the process is in.
-        unshare(CloneFlags::CLONE_NEWCGROUP)?;
-    }
-    Ok(())
+    late(namespaces).iter().try_for_each(unshare)
 }
 
 /// Makes the process that the intermediate is there for as a child of the runtime. Returns in that process, after the
@@ -170,9 +166,19 @@ fn needs_intermediate(into: &Into<'_>) -> bool {
         || (namespaces.new.contains(CloneFlags::CLONE_NEWUSER) && !namespaces.join.is_empty())
 }
 
-/// The namespaces that clone3(2) makes: all but the cgroup namespace, which has to wait until the cgroup was entered.
+/// The namespaces that clone3(2) makes.
 fn at_clone(namespaces: &Plan) -> CloneFlags {
-    namespaces.new - CloneFlags::CLONE_NEWCGROUP
+    namespaces.new - late(namespaces)
+}
+
+/// The namespaces that have to wait: that of cgroups until the cgroup was entered, which becomes its root; that of IPC
+/// until the process is root of a new user namespace, as its mqueue belongs to who makes it.
+fn late(namespaces: &Plan) -> CloneFlags {
+    let ipc = match namespaces.new.contains(CloneFlags::CLONE_NEWUSER) {
+        true => CloneFlags::CLONE_NEWIPC,
+        false => CloneFlags::empty(),
+    };
+    namespaces.new & (CloneFlags::CLONE_NEWCGROUP | ipc)
 }
 
 fn bits(flags: CloneFlags) -> u64 {
