@@ -2,8 +2,9 @@
 //! the user namespace, sets the clocks' offsets, makes init as its sibling, and ends.
 //!
 //! The intermediate is needed for a joined user namespace (what is made afterwards belongs to it), for namespaces joined
-//! beside a new user namespace (they belong to the old one, so they are joined first), and for time offsets (they hold
-//! for children only, and can be written only while there are none).
+//! beside a new user namespace (they belong to the old one, so they are joined first), for a pid namespace that root of a
+//! user namespace joins (the way back to that of the host is not open to it), and for time offsets (they hold for children
+//! only, and can be written only while there are none).
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -164,6 +165,7 @@ fn needs_intermediate(into: &Into<'_>) -> bool {
     into.time_offsets.is_some()
         || namespaces.joins(CloneFlags::CLONE_NEWUSER)
         || (namespaces.new.contains(CloneFlags::CLONE_NEWUSER) && !namespaces.join.is_empty())
+        || (namespaces.joins(CloneFlags::CLONE_NEWPID) && sys::proc::in_user_namespace())
 }
 
 /// The namespaces that clone3(2) makes.
@@ -200,6 +202,9 @@ fn cannot_clone(e: crate::error::Error, flags: CloneFlags) -> crate::error::Erro
         libc::ENOSPC => " (a limit in /proc/sys/user/max_*_namespaces is reached)",
         libc::EAGAIN => " (a limit of processes is reached: RLIMIT_NPROC or pids.max)",
         libc::EPERM => " (new namespaces need root, or a user namespace)",
+        libc::EACCES => {
+            " (the caller is in no cgroup below the one that is given to the user, and so may not enter that of the container)"
+        }
         _ => "",
     };
     e.context(format!("cannot make a process with new namespaces ({}){hint}", crate::namespaces::names(flags)))
