@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::harness::{CGROUP_ROOT, Container, Need, eventually, missing, runtime_kind};
+use crate::harness::{CGROUP_ROOT, Cmd, Container, Need, eventually, missing, runtime, runtime_kind};
 use crate::{deviates, needs, skip};
 
 fn v2() -> bool {
@@ -440,7 +440,17 @@ fn a_container_without_a_manager_stays_where_its_caller_is() {
     c.started();
     let own = Container::cgroup_of(std::process::id() as i32, "pids");
     assert_eq!(Container::cgroup_of(c.pid(), "pids"), own);
-    c.finish();
+    // Later commands know it without the flag, and say what they cannot do.
+    let later = |args: &[&str]| args.iter().fold(Cmd::new(runtime()).arg("--root").arg(c.root()), Cmd::arg).run();
+    later(&["update", "--pids-limit", "5", &c.id]).fails("the cgroup manager is disabled");
+    later(&["ps", &c.id]).fails("it has no cgroup");
+    later(&["pause", &c.id]).fails("cgroups not configured for container");
+    later(&["exec", &c.id, "/probe", "exit", "3"]).exits(3);
+    assert_eq!(later(&["state", &c.id]).ok().json()["status"], "running");
+    later(&["kill", "--all", &c.id, "KILL"]).ok();
+    assert_eq!(c.wait_exit(), 137);
+    later(&["delete", &c.id]).ok();
+    c.nothing_left();
     let mut c = limited(json!({"pids": {"limit": 5}}));
     c.global(&["--cgroup-manager", "disabled"]);
     c.run().fails("cannot set limits without cgroups");

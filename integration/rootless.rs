@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::harness::{Cmd, Container, Need, User, suite};
+use crate::harness::{CGROUP_ROOT, Cmd, Container, Need, User, missing, runtime, suite};
 use crate::{deviates, needs};
 
 #[test]
@@ -119,15 +120,151 @@ fn groups_cannot_be_set_where_setgroups_is_denied() {
 }
 
 #[test]
-fn limits_without_the_right_to_set_them_are_an_error() {
+fn limits_without_the_right_to_set_them_are_an_error_with_a_remedy() {
+    deviates!("runc", "words its error in its own way");
+    deviates!("crun", "words its error in its own way");
+    let v2 = missing(&[Need::CgroupV2]).is_none();
+    let remedy = if v2 && missing(&[Need::Systemd]).is_none() { "use --systemd-cgroup" } else { "by chown" };
+    let limits = json!({"pids": {"limit": 10}});
+    // With a path, the directory that cannot be made is named as well.
     let mut c = Container::rootless(["echo", "must not run"]);
     let path = c.cgroups_path().to_owned();
     c.edit(|config| {
         config["linux"]["cgroupsPath"] = json!(path);
-        config["linux"]["resources"] = json!({"pids": {"limit": 10}});
+        config["linux"]["resources"] = limits.clone();
     });
-    c.run().exits(1);
+    let out = c.run().exits(1).fails(remedy);
+    assert!(out.stderr.contains("mkdir /sys/fs/cgroup") && out.stderr.contains("permission denied"), "{out}");
     c.nothing_left();
+
+    let mut c = Container::rootless(["echo", "must not run"]);
+    c.edit(|config| config["linux"]["resources"] = limits.clone());
+    let out = c.run().exits(1).fails(remedy);
+    assert!(out.stderr.contains("linux.resources.pids.limit"), "{out}");
+    c.nothing_left();
+
+    // The same where the container runs already.
+    let c = Container::rootless(["sleep"]);
+    c.started();
+    let out = c.command("update", ["--pids-limit", "10", &c.id]).run().exits(1).fails(remedy);
+    assert!(out.stderr.contains("linux.resources.pids.limit"), "{out}");
+    c.command("ps", [&c.id]).run().fails("it has no cgroup");
+    c.command("pause", [&c.id]).run().fails("cgroups not configured");
+}
+
+#[test]
+fn an_unreachable_systemd_is_an_error_with_a_remedy() {
+    deviates!("runc", "words its error in its own way");
+    deviates!("crun", "words its error in its own way");
+    needs!(Need::Systemd, Need::CgroupV2);
+    let mut c = Container::rootless(["echo", "must not run"]);
+    c.global(&["--systemd-cgroup"]);
+    c.run_cmd().env("XDG_RUNTIME_DIR", c.dir.as_os_str()).run().exits(1).fails("loginctl enable-linger");
+    c.nothing_left();
+}
+
+/// A cgroup in each hierarchy that root has given to the user. On v2, where processes move only within what is hers, it
+/// has one for those that she begins with.
+struct Given {
+    dirs: Vec<PathBuf>,
+    user: User,
+}
+
+impl Given {
+    fn new(path: &str) -> Given {
+        let user = User::ordinary();
+        let own = |path: PathBuf| {
+            if path.exists() {
+                std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)).unwrap();
+            }
+        };
+        let v2 = missing(&[Need::CgroupV2]).is_none();
+        let top = PathBuf::from(CGROUP_ROOT);
+        let below =
+            || fs::read_dir(&top).unwrap().flatten().map(|e| e.path()).filter(|p| p.is_dir() && !p.is_symlink());
+        let hierarchies: Vec<PathBuf> = if v2 { vec![top.clone()] } else { below().collect() };
+        let mut dirs = Vec::new();
+        for hierarchy in hierarchies {
+            let dir = hierarchy.join(path.trim_start_matches('/'));
+            fs::create_dir_all(&dir).unwrap();
+            for above in [dir.parent().unwrap(), &dir] {
+                for name in ["cpuset.cpus", "cpuset.mems"].into_iter().filter(|name| !v2 && above.join(name).exists()) {
+                    fs::write(above.join(name), fs::read(hierarchy.join(name)).unwrap()).unwrap();
+                }
+            }
+            own(dir.clone());
+            if v2 {
+                for above in [&*hierarchy, dir.parent().unwrap()] {
+                    fs::write(above.join("cgroup.subtree_control"), "+memory +pids").unwrap();
+                }
+            }
+            if dir.join("cgroup.controllers").exists() {
+                fs::create_dir(dir.join("hers")).unwrap();
+                for name in ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
+                    own(dir.join(name));
+                    own(dir.join("hers").join(name));
+                }
+            }
+            dirs.push(dir);
+        }
+        Given { dirs, user }
+    }
+
+    /// The runtime as the user runs it from there.
+    fn runtime(&self, c: &Container) -> Cmd {
+        let enter = self.dirs.iter().map(|dir| dir.join("hers/cgroup.procs")).find(|procs| procs.exists());
+        let enter = enter.unwrap_or(PathBuf::from("/dev/null"));
+        let (uid, gid) = (self.user.uid.to_string(), self.user.gid.to_string());
+        let cmd = Cmd::new("sh").args(["-c", "echo $$ >\"$0\" && exec \"$@\""]).arg(enter);
+        let cmd = cmd.args(["setpriv", "--reuid", &uid, "--regid", &gid, "--clear-groups"]).arg(runtime());
+        cmd.env("XDG_RUNTIME_DIR", c.dir.as_os_str()).arg("--root").arg(c.root())
+    }
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        for dir in &self.dirs {
+            let _ = fs::remove_dir(dir.join("hers"));
+            let _ = fs::remove_dir(dir);
+        }
+    }
+}
+
+#[test]
+fn an_ordinary_user_has_limits_in_a_cgroup_that_is_hers() {
+    needs!(Need::Program("setpriv"), Need::Controller("memory"), Need::Controller("pids"));
+    let mut c = Container::rootless(["sleep"]);
+    let given = Given::new(c.cgroups_path());
+    let path = format!("{}/own", c.cgroups_path());
+    c.edit(|config| {
+        config["linux"]["cgroupsPath"] = json!(path);
+        config["linux"]["resources"] = json!({"memory": {"limit": 67_108_864}, "pids": {"limit": 10}});
+    });
+    if given.dirs.iter().any(|dir| dir.join("hers").exists()) {
+        // Her session is elsewhere.
+        c.run().exits(1).fails("the caller is in no cgroup below");
+    }
+    let act = |args: &[&str]| given.runtime(&c).args(args).arg(&c.id);
+    let pid = c.path("pid");
+    let bundle = c.bundle();
+    c.create_with(act(&["create", "--bundle", bundle.to_str().unwrap(), "--pid-file", pid.to_str().unwrap()])).ok();
+    act(&["start"]).run().ok();
+    let v2 = missing(&[Need::CgroupV2]).is_none();
+    let memory = || c.cgroup_file("memory", if v2 { "memory.max" } else { "memory.limit_in_bytes" });
+    assert_eq!((memory(), c.cgroup_file("pids", "pids.max")), ("67108864".into(), "10".into()));
+    act(&["update", "--memory", "33554432", "--pids-limit", "9"]).run().ok();
+    assert_eq!((memory(), c.cgroup_file("pids", "pids.max")), ("33554432".into(), "9".into()));
+    let out = act(&["exec"]).args(["/probe", "fork", "20"]).run().ok();
+    assert!(out.stdout.contains("fork EAGAIN"), "{out}");
+    act(&["pause"]).run().ok();
+    assert_eq!(act(&["state"]).run().ok().json()["status"], "paused");
+    act(&["resume"]).run().ok();
+    assert!(act(&["ps", "--format", "json"]).run().ok().json().as_array().unwrap().len() > 1);
+    act(&["events", "--stats"]).run().ok();
+    act(&["delete", "--force"]).run().ok();
+    for dir in &given.dirs {
+        assert!(!dir.join("own").exists(), "{}", dir.display());
+    }
 }
 
 #[test]

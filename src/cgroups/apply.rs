@@ -11,7 +11,7 @@ use rustix::fs::{Access, AtFlags};
 use rustix::io::Errno;
 
 use super::limits::{self, Missing, Write};
-use super::{Cgroup, DELEGATION, Undo, files, systemd};
+use super::{Cgroup, Undo, files, make, systemd};
 use crate::error::{Error, Result};
 
 /// Sets the limits of `resources`.
@@ -46,7 +46,7 @@ pub(super) fn period(cgroup: &Cgroup, resources: &LinuxResources) -> Result<()> 
     writes.retain(|write| write.file == "cpu.max");
     let Some(dir) = cgroup.v2().filter(|_| !writes.is_empty()) else { return Ok(()) };
     systemd::round(&mut writes);
-    Target::open(dir.directory(), cgroup.rootless, None)?.write_group(&writes)
+    Target::open(dir.directory(), cgroup.remedy(), None)?.write_group(&writes)
 }
 
 fn carry_out(
@@ -62,6 +62,9 @@ fn carry_out(
     if let Some(resources) = resources.filter(|_| cgroup.unified) {
         check_usage(cgroup, resources)?;
     }
+    if let Some(first) = writes.first().filter(|_| cgroup.dirs.is_empty()) {
+        return Err(make::without_cgroup(cgroup, first));
+    }
     let mut rest = writes.as_slice();
     while let Some(first) = rest.first() {
         let same = rest.iter().take_while(|write| write.controller == first.controller).count();
@@ -69,7 +72,7 @@ fn carry_out(
         rest = others;
         let dir = if cgroup.unified { cgroup.v2() } else { cgroup.dir_of(&first.controller) };
         let path = dir.ok_or_else(|| first.no_hierarchy())?.directory();
-        Target::open(path, cgroup.rootless, undo.as_deref_mut())?.write_group(group)?;
+        Target::open(path, cgroup.remedy(), undo.as_deref_mut())?.write_group(group)?;
     }
     Ok(())
 }
@@ -78,15 +81,15 @@ fn carry_out(
 struct Target<'a> {
     path: PathBuf,
     fd: OwnedFd,
-    rootless: bool,
+    remedy: Option<&'static str>,
     undo: Option<&'a mut Undo>,
 }
 
 impl<'a> Target<'a> {
-    fn open(path: PathBuf, rootless: bool, undo: Option<&'a mut Undo>) -> Result<Target<'a>> {
+    fn open(path: PathBuf, remedy: Option<&'static str>, undo: Option<&'a mut Undo>) -> Result<Target<'a>> {
         let fd = files::open_dir(&path)
             .map_err(|e| Error::from_errno(e.raw_os_error(), format!("cannot open the cgroup {}", path.display())))?;
-        Ok(Target { path, fd, rootless, undo })
+        Ok(Target { path, fd, remedy, undo })
     }
 
     /// Writes the values of one controller. One that is refused may fit after another has been set, so it gets a second
@@ -156,8 +159,10 @@ impl<'a> Target<'a> {
             e
         } else {
             let text = format!("can't be set: controller {name:?} not available in {}", self.path.display());
-            let e = Error::new(text);
-            if self.rootless { e.hint(DELEGATION) } else { e }
+            match self.remedy {
+                Some(remedy) => Error::new(text).hint(remedy),
+                None => Error::new(text),
+            }
         }
     }
 

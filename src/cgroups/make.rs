@@ -9,7 +9,7 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::limits::Write;
-use super::{Cgroup, DELEGATION, Dir, files, limits, processes};
+use super::{Cgroup, Dir, files, limits, processes};
 use crate::error::{Error, Result};
 
 /// See [`Cgroup::create`].
@@ -27,12 +27,22 @@ pub(super) fn create(cgroup: &mut Cgroup, resources: Option<&LinuxResources>, pi
     result
 }
 
-fn without_cgroup(cgroup: &Cgroup, write: &Write) -> Error {
-    let why = match cgroup.driver {
-        super::Driver::Disabled => "the cgroup manager is disabled",
-        _ => "the container has none",
-    };
-    Error::new(format!("{}: cannot set limits without cgroups ({why})", write.field))
+/// The error of a limit that is asked of a container without cgroups.
+pub(super) fn without_cgroup(cgroup: &Cgroup, write: &Write) -> Error {
+    let text = format!("{}: cannot set limits without cgroups", write.field);
+    if cgroup.driver == super::Driver::Disabled {
+        return Error::new(text)
+            .hint("the cgroup manager is disabled; create it with --cgroup-manager cgroupfs or systemd");
+    }
+    remedied(cgroup, Error::new(text).hint("the container has none"))
+}
+
+/// An error with what a rootless caller can do about it.
+fn remedied(cgroup: &Cgroup, e: Error) -> Error {
+    match cgroup.remedy() {
+        Some(remedy) => e.hint(remedy),
+        None => e,
+    }
 }
 
 /// Directories that were made, parents first.
@@ -76,7 +86,11 @@ fn cannot_make(errno: Errno, path: &Path) -> Error {
 
 /// Whether a rootless caller lacks the right, in which case a container without limits does without the cgroup.
 fn forgiven(cgroup: &Cgroup, e: &Error) -> bool {
-    cgroup.rootless && !cgroup.explicit && matches!(e.errno(), libc::EACCES | libc::EPERM | libc::EROFS)
+    !cgroup.explicit && lacks_right(cgroup, e)
+}
+
+fn lacks_right(cgroup: &Cgroup, e: &Error) -> bool {
+    cgroup.rootless && matches!(e.errno(), libc::EACCES | libc::EPERM | libc::EROFS)
 }
 
 /// Refuses a cgroup that exists and is in use: limits and kills would hit what is not the container's.
@@ -107,6 +121,7 @@ fn create_v1(cgroup: &mut Cgroup, writes: &[Write], made: &mut Made) -> Result<(
             Ok(true) => {}
             Ok(false) => check_free(cgroup, &dir)?,
             Err(e) if forgiven(cgroup, &e) => continue,
+            Err(e) if lacks_right(cgroup, &e) => return Err(remedied(cgroup, e)),
             Err(e) => return Err(e),
         }
         if dir.has("cpuset") {
@@ -118,7 +133,10 @@ fn create_v1(cgroup: &mut Cgroup, writes: &[Write], made: &mut Made) -> Result<(
         kept.push(dir);
     }
     cgroup.dirs = kept;
-    Ok(())
+    match writes.iter().find(|write| cgroup.dir_of(&write.controller).is_none()) {
+        Some(write) => Err(remedied(cgroup, write.no_hierarchy())),
+        None => Ok(()),
+    }
 }
 
 /// Gives a cpuset the processors and memory nodes of its parent: no process can enter one that has none. `skip` names
@@ -158,9 +176,9 @@ fn create_v2(cgroup: &mut Cgroup, writes: &[Write], made: &mut Made) -> Result<(
                 return Ok(());
             };
             let text = "rootless needs no limits + no cgrouppath when no permission is granted for cgroups";
-            return Err(e.context(format!("{}: {text} ({DELEGATION})", write.field)));
+            return Err(remedied(cgroup, e.context(format!("{}: {text}", write.field))));
         }
-        Err(e) if cgroup.rootless => return Err(e.hint(DELEGATION)),
+        Err(e) if lacks_right(cgroup, &e) => return Err(remedied(cgroup, e)),
         Err(e) => return Err(e),
     }
     check_type(&dir, writes)?;
@@ -218,8 +236,7 @@ fn enable(cgroup: &Cgroup, dir: &Dir, writes: &[Write]) -> Result<()> {
         Some((level, e)) => blocked(&level, name, e),
         None => Error::new(format!("the cgroup controller {name} is not available in {}", dir.mountpoint.display())),
     };
-    let cause = if cgroup.rootless { cause.hint(DELEGATION) } else { cause };
-    Err(cause.context(format!("{}: cannot set {name} limit", write.field)))
+    Err(remedied(cgroup, cause).context(format!("{}: cannot set {name} limit", write.field)))
 }
 
 fn controllers(path: &Path) -> Result<Vec<String>> {

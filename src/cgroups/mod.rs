@@ -34,6 +34,12 @@ pub use watch::{Seen, Watch};
 /// What a rootless caller can do about a controller or a cgroup that is not its own.
 const DELEGATION: &str = "to let a user have cgroups, set Delegate=yes in \
     /etc/systemd/system/user@.service.d/delegate.conf, and start from systemd-run --user --scope";
+/// The same where the user's systemd could do it.
+const SYSTEMD: &str = "use --systemd-cgroup; or, to let a user have cgroups, set Delegate=yes in \
+    /etc/systemd/system/user@.service.d/delegate.conf, and start from systemd-run --user --scope";
+/// The same where there is no systemd, or no delegation by it.
+const CHOWN: &str = "leave out linux.resources; or have root make a cgroup and give it to the user by chown, and set \
+    linux.cgroupsPath to one below it";
 
 /// Who makes the cgroups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -290,6 +296,16 @@ impl Cgroup {
     /// Descriptors that tell when memory runs out, and when the cgroup is left.
     pub fn watch(&self) -> Result<Watch> {
         watch::watch(self)
+    }
+
+    /// What a rootless caller can do to have limits; none for any other.
+    fn remedy(&self) -> Option<&'static str> {
+        let systemd = || self.unified && Path::new("/run/systemd/system").is_dir();
+        self.rootless.then(|| match self.driver {
+            Driver::Systemd => DELEGATION,
+            _ if systemd() => SYSTEMD,
+            _ => CHOWN,
+        })
     }
 
     /// The v2 directory.

@@ -379,9 +379,12 @@ fn owner(uid: u32) -> String {
     name.unwrap_or_else(|| format!("#{uid}"))
 }
 
-/// The pids of all processes of a container.
+/// The pids of all processes of a container, which its cgroup knows.
 pub fn pids(host: &Host, id: &str) -> Result<Vec<i32>> {
     let state = store::open(host, id)?.state()?;
+    if state.vessel.cgroup.dirs.is_empty() {
+        return Err(Error::of(Cause::State, format!("cannot tell the processes of container {id}: it has no cgroup")));
+    }
     match state.vessel.cgroup.pids() {
         Err(e) if e.errno() == libc::ENOENT => Ok(Vec::new()),
         pids => pids,
