@@ -9,6 +9,7 @@ mod harness;
 
 mod apparmor;
 mod binds;
+mod boot;
 mod capabilities;
 mod cgroups;
 mod cli;

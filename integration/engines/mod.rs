@@ -5,11 +5,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
-use crate::harness::{CGROUP_ROOT, Cmd, Container, Output, Pty, Running, User, eventually, runtime, suite};
+use crate::harness::{
+    CGROUP_ROOT, Cmd, Container, Need, Output, Pty, Running, User, eventually, missing, runtime, suite,
+};
 
 mod containerd;
 mod docker;
 mod podman;
+mod podman_cgroups;
+mod pods;
 mod rootless;
 
 /// An engine with everything of its own in the test's directory and cgroup, and the container's root filesystem.
@@ -18,6 +22,8 @@ struct Engine {
     user: Option<User>,
     /// Where the files are that tell who the user is, if the machine does not know.
     files: Option<PathBuf>,
+    /// podman's `--cgroup-manager`.
+    manager: &'static str,
     daemon: Option<Running>,
     /// A directory with a short path, which engines ask for where they have sockets.
     short: PathBuf,
@@ -35,7 +41,15 @@ impl Engine {
     fn podman() -> Engine {
         let short = suite().dir.join(suite().number().to_string());
         fs::create_dir(&short).unwrap();
-        Engine { c: Container::new(["echo"]), user: None, files: None, daemon: None, short, _turn: None }
+        Engine {
+            c: Container::new(["echo"]),
+            user: None,
+            files: None,
+            manager: "cgroupfs",
+            daemon: None,
+            short,
+            _turn: None,
+        }
     }
 
     /// podman of an ordinary user.
@@ -50,6 +64,12 @@ impl Engine {
         std::os::unix::fs::chown(&engine.short, Some(user.uid), Some(user.gid)).unwrap();
         engine.user = Some(user);
         engine
+    }
+
+    /// With another manager of cgroups than cgroupfs.
+    fn with(mut self, manager: &'static str) -> Engine {
+        self.manager = manager;
+        self
     }
 
     /// The runtime with the test's state root. podman has a flag for that, but forgets it where it cleans up.
@@ -69,6 +89,18 @@ impl Engine {
         Some(if self.files.is_some() { self.short.join("session") } else { format!("/run/user/{}", user.uid).into() })
     }
 
+    /// What podman is told in a file alone.
+    fn settings(&self) -> PathBuf {
+        let file = self.short.join("containers.conf");
+        let name = runtime().file_name().unwrap();
+        let text = format!(
+            "[containers]\ndefault_ulimits = [\"nofile=512:1024\", \"nproc=1000:1000\"]\n\
+             [engine]\nruntime_supports_nocgroup = [{name:?}]\n",
+        );
+        fs::write(&file, text).unwrap();
+        file
+    }
+
     /// podman with arguments, to be changed and run.
     fn cmd(&self, args: &[&str]) -> Cmd {
         let c = &self.c;
@@ -81,16 +113,10 @@ impl Engine {
             let bus = format!("unix:path={}/bus", session.display());
             cmd = cmd.env("XDG_RUNTIME_DIR", session).env("DBUS_SESSION_BUS_ADDRESS", bus);
         }
-        let cmd = cmd
-            .timeout(180)
-            .cwd(&c.dir)
-            .env("HOME", c.path("home"))
-            .arg("--root")
-            .arg(c.path("storage"))
-            .arg("--runroot")
-            .arg(&self.short);
-        let cmd =
-            cmd.arg("--tmpdir").arg(c.path("tmp")).args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
+        let cmd = cmd.timeout(180).cwd(&c.dir).env("HOME", c.path("home")).arg("--root").arg(c.path("storage"));
+        let cmd = cmd.arg("--runroot").arg(&self.short).arg("--tmpdir").arg(c.path("tmp"));
+        let cmd = cmd.args(["--storage-driver", "vfs", "--cgroup-manager", self.manager]);
+        let cmd = cmd.env("CONTAINERS_CONF", self.settings());
         cmd.args(["--events-backend", "none", "--runtime"]).arg(self.runtime()).args(args)
     }
 
@@ -103,14 +129,18 @@ impl Engine {
     /// `podman run` of the probe, to be changed and run. The image is the container's root filesystem.
     fn run(&self, flags: &[&str], args: &[&str]) -> Cmd {
         let cmd = self.cmd(&["run", "--network", "none"]).args(LIMITS);
-        // An ordinary user's podman knows which cgroup she may use.
-        let cmd = if self.user.is_some() { cmd } else { cmd.args(["--cgroup-parent", self.c.cgroups_path()]) };
-        let cmd = cmd.args(flags);
+        let cmd = cmd.args(self.parent()).args(flags);
         let cmd = match flags.last() {
             Some(&"image") => cmd,
             _ => cmd.arg("--rootfs").arg(self.c.rootfs()),
         };
         cmd.arg("/probe").args(args)
+    }
+
+    /// The flags for the cgroup to make others in. An ordinary user's podman, and systemd, know one themselves.
+    fn parent(&self) -> Vec<&str> {
+        let told = self.user.is_none() && self.manager == "cgroupfs";
+        if told { vec!["--cgroup-parent", self.c.cgroups_path()] } else { Vec::new() }
     }
 
     /// The root filesystem as a tarball.
@@ -126,6 +156,10 @@ impl Engine {
     fn import(&self) {
         self.cmd(&["import"]).arg(self.tarball()).arg("image").run().ok();
     }
+}
+
+fn v2() -> bool {
+    missing(&[Need::CgroupV2]).is_none()
 }
 
 impl Drop for Engine {
@@ -177,6 +211,17 @@ fn remove_empty(cgroup: &str) {
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
+}
+
+/// Cgroups and units of the machine that have a word in their names.
+fn traces(word: &str) -> Vec<String> {
+    let args = ["list-units", "--all", "--plain", "--no-legend", "--no-pager"];
+    let units = Cmd::new("sh").args(["-c", "command -v systemctl >/dev/null || exit 0; exec systemctl \"$@\"", "sh"]);
+    let units = units.args(args).arg(format!("*{word}*")).run().stdout;
+    let mut found: Vec<_> = units.lines().map(str::to_owned).collect();
+    let dirs = Cmd::new("find").arg(CGROUP_ROOT).args(["-type", "d", "-name"]).arg(format!("*{word}*")).run().stdout;
+    found.extend(dirs.lines().map(str::to_owned));
+    found
 }
 
 /// A command on a terminal, which is asked for a line: what comes out of the terminal.
