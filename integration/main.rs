@@ -26,6 +26,7 @@ mod mounts;
 mod namespaces;
 mod netdevices;
 mod process;
+mod removal;
 mod rootfs;
 mod rootless;
 mod seal;
