@@ -45,7 +45,8 @@ fn pod(podman: &Engine) {
         assert_eq!(stats.json().as_array().unwrap().len(), 3, "{stats}");
     }
 
-    let status = |name| podman.act(&["inspect", "--format", "{{.State.Status}}", name]).ok().stdout.trim().to_owned();
+    let status =
+        |name: &str| podman.act(&["inspect", "--format", "{{.State.Status}}", name]).ok().stdout.trim().to_owned();
     podman.act(&["pod", "pause", "pod"]).ok();
     assert_eq!((status("one"), status("three")), ("paused".into(), "paused".into()));
     podman.act(&["pod", "unpause", "pod"]).ok();
@@ -53,7 +54,9 @@ fn pod(podman: &Engine) {
     let top = podman.act(&["pod", "top", "pod", "args"]).ok();
     assert!(top.stdout.contains("/probe sleep"), "{top}");
     podman.act(&["pod", "stop", "--time", "2", "pod"]).ok();
-    assert_eq!((status("one"), status("three")), ("exited".into(), "exited".into()));
+    // First they are stopped, and exited when their monitors have cleaned up.
+    let exited = || ["one", "three"].iter().all(|name| status(name) == "exited");
+    eventually("the end of all", || exited().then_some(()));
     podman.act(&["pod", "start", "pod"]).ok();
     podman.act(&["exec", "three", "/probe", "exit", "8"]).exits(8);
     let all = podman.act(&["ps", "--all", "--quiet", "--no-trunc"]).ok().stdout;
