@@ -1,4 +1,5 @@
-//! `vessel delete`.
+//! `vessel delete`. With VESSEL_STRICT=1 in the environment it keeps to the letter of the specification, by which a created
+//! container is none that can be deleted.
 
 use super::lex::switch;
 use super::verb::{Call, Count, Verb, regex};
@@ -20,5 +21,6 @@ pub(super) const VERB: Verb = Verb {
 };
 
 fn run(call: &Call) -> Result<i32> {
-    call.for_each(|id| container::delete(&call.host, id, call.switch("force")))
+    let strict = std::env::var_os("VESSEL_STRICT").is_some_and(|value| value == "1");
+    call.for_each(|id| container::delete(&call.host, id, call.switch("force"), strict))
 }

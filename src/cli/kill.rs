@@ -1,16 +1,20 @@
 //! `vessel kill`.
 
+use std::collections::BTreeMap;
+
 use nix::sys::signal::Signal;
 
 use super::lex::switch;
 use super::verb::{Call, Count, Verb, regex};
 use crate::container;
 use crate::error::{Error, Result};
+use crate::spec;
 
 pub(super) const VERB: Verb = Verb {
     name: "kill",
     about: "send a signal (default: SIGTERM) to the container's init process",
-    details: "The signal is a name (KILL, SIGKILL, RTMIN+3) or a number. A container that shares a pid namespace \
+    details: "The signal is a name (KILL, SIGKILL, RTMIN+3) or a number; without one it is that of the annotation \
+              org.opencontainers.image.stopSignal, or SIGTERM. A container that shares a pid namespace \
               is killed whole by SIGKILL.",
     args: "<container-id> [signal]",
     count: Count::Between(1, 2),
@@ -20,11 +24,27 @@ pub(super) const VERB: Verb = Verb {
 };
 
 fn run(call: &Call) -> Result<i32> {
-    let signal = match call.args.get(1) {
-        Some(name) if !name.is_empty() => parse(&name.to_string_lossy())?,
-        _ => libc::SIGTERM,
+    let named = match call.args.get(1) {
+        Some(name) if !name.is_empty() => Some(parse(&name.to_string_lossy())?),
+        _ => None,
     };
-    call.for_each(|id| container::kill(&call.host, id, signal, call.switch("all")))
+    call.for_each(|id| {
+        let signal = match named {
+            Some(signal) => signal,
+            None => usual(&container::state(&call.host, id)?.annotations)?,
+        };
+        container::kill(&call.host, id, signal, call.switch("all"))
+    })
+}
+
+/// The signal where none is named: the image's, or SIGTERM.
+fn usual(annotations: &BTreeMap<String, String>) -> Result<i32> {
+    match annotations.get(spec::STOP_SIGNAL) {
+        Some(name) if !name.is_empty() => {
+            parse(name).map_err(|e| e.context(format!("annotation {}", spec::STOP_SIGNAL)))
+        }
+        _ => Ok(libc::SIGTERM),
+    }
 }
 
 /// A signal by number or by name, in any case, with SIG or without; real-time signals as RTMIN+n and RTMAX-n.

@@ -10,7 +10,7 @@ use crate::{log, sys};
 /// How long a process may take to die of SIGKILL, in seconds.
 const PATIENCE: i64 = 10;
 
-pub(super) fn delete(host: &Host, id: &str, force: bool) -> Result<()> {
+pub(super) fn delete(host: &Host, id: &str, force: bool, strict: bool) -> Result<()> {
     let entry = match if force { store::seize(host, id) } else { store::open_locked(host, id) } {
         Err(e) if force && e.cause() == Cause::NotFound => return Ok(()),
         entry => entry?,
@@ -30,8 +30,8 @@ pub(super) fn delete(host: &Host, id: &str, force: bool) -> Result<()> {
     };
     match state.status(&entry)? {
         Status::Stopped => {}
-        // The field's runtimes delete what was never started, and engines count on it.
-        Status::Created | Status::Creating => end(&state)?,
+        // The field's runtimes delete what was never started, and engines count on it; the specification does not.
+        Status::Created | Status::Creating if !strict => end(&state)?,
         _ if force => end(&state)?,
         status => {
             return Err(Error::of(

@@ -331,9 +331,10 @@ fn send(init: &OwnedFd, signal: i32) -> Result<()> {
     }
 }
 
-/// Deletes a stopped container; with `force` also a running one, and a missing one is no error.
-pub fn delete(host: &Host, id: &str, force: bool) -> Result<()> {
-    delete::delete(host, id, force)
+/// Deletes a container that is stopped, or, unless `strict`, was never started; with `force` also one that runs, and a
+/// missing one is no error.
+pub fn delete(host: &Host, id: &str, force: bool, strict: bool) -> Result<()> {
+    delete::delete(host, id, force, strict)
 }
 
 /// The state of one container.

@@ -100,7 +100,12 @@ pub fn document() -> Value {
             "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": true},
         },
-        "potentiallyUnsafeConfigAnnotations": [super::CRIU_CONFIG, "org.systemd.property.", super::KEEP_GROUPS],
+        "potentiallyUnsafeConfigAnnotations": [
+            super::CRIU_CONFIG,
+            super::STOP_SIGNAL,
+            "org.systemd.property.",
+            super::KEEP_GROUPS,
+        ],
         "annotations": {
             "org.opencontainers.runc.checkpoint.enabled": "true",
             "io.github.seccomp.libseccomp.version": format!("{}.{}.{}", library.0, library.1, library.2),

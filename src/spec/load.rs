@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::options::Options;
-use super::{Config, place};
+use super::{Config, place, required};
 use crate::error::{Cause, Context, Error, Result};
 use crate::log;
 
@@ -33,6 +33,7 @@ pub fn parse(text: String) -> Result<Config> {
             mend_linux(linux);
         }
     })?;
+    required::check(&text)?;
     drop_empty(&mut spec);
     let pids_limit = pids_limit(&spec, &text);
     for (i, mount) in spec.mounts().iter().flatten().enumerate() {
@@ -96,7 +97,7 @@ fn key_phrase(place: &str) -> &'static str {
     }
 }
 
-fn fault(text: impl std::fmt::Display) -> Error {
+pub(super) fn fault(text: impl std::fmt::Display) -> Error {
     Error::of(Cause::Config, text.to_string())
 }
 

@@ -5,6 +5,7 @@ pub mod features;
 mod load;
 pub mod options;
 mod place;
+mod required;
 mod validate;
 
 use oci_spec::runtime::Spec;
@@ -31,6 +32,9 @@ pub const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 
 /// The annotation that names a configuration of CRIU's for the container; empty for none.
 pub const CRIU_CONFIG: &str = "org.criu.config";
+
+/// The annotation by which an image tells the signal that ends its program (config.md, "Annotations").
+pub const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
 
 impl Config {
     /// Whether [`KEEP_GROUPS`] is there; `additionalGids` then has no effect.

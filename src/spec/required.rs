@@ -1,0 +1,106 @@
+//! What the specification calls REQUIRED, where oci-spec takes what is absent for zero: a zero that nobody has written is
+//! no id, limit or device that anybody has asked for.
+
+use serde_json::Value;
+
+use super::load::fault;
+use crate::error::Result;
+
+/// Places, `[]` for each entry of a list, and what must be there if the place is.
+const REQUIRED: [(&str, &[&str]); 17] = [
+    ("process.user", &["uid", "gid"]),
+    ("process.rlimits[]", &["soft", "hard"]),
+    ("process.ioPriority", &["class", "priority"]),
+    ("mounts[].uidMappings[]", &["containerID", "hostID"]),
+    ("mounts[].gidMappings[]", &["containerID", "hostID"]),
+    ("linux.uidMappings[]", &["containerID", "hostID"]),
+    ("linux.gidMappings[]", &["containerID", "hostID"]),
+    ("linux.devices[]", &["major", "minor"]),
+    ("linux.resources.devices[]", &["allow"]),
+    ("linux.resources.blockIO.weightDevice[]", &["major", "minor"]),
+    ("linux.resources.blockIO.throttleReadBpsDevice[]", &["major", "minor", "rate"]),
+    ("linux.resources.blockIO.throttleWriteBpsDevice[]", &["major", "minor", "rate"]),
+    ("linux.resources.blockIO.throttleReadIOPSDevice[]", &["major", "minor", "rate"]),
+    ("linux.resources.blockIO.throttleWriteIOPSDevice[]", &["major", "minor", "rate"]),
+    ("linux.resources.hugepageLimits[]", &["limit"]),
+    ("linux.resources.network.priorities[]", &["name", "priority"]),
+    (CONSOLE, &["height", "width"]),
+];
+
+const CONSOLE: &str = "process.consoleSize";
+
+/// Refuses a configuration that lacks one of them.
+pub(super) fn check(text: &str) -> Result<()> {
+    let config: Value = serde_json::from_str(text).map_err(fault)?;
+    for (place, names) in REQUIRED {
+        // It has no effect then, whatever it is.
+        if place == CONSOLE && config["process"]["terminal"] != true {
+            continue;
+        }
+        at(&config, place, String::new(), &mut |object, place| {
+            // A fifo has no numbers.
+            let fifo = names.contains(&"major") && object["type"] == "p";
+            match names.iter().find(|name| !fifo && object.get(name).is_none()) {
+                Some(name) => Err(fault(format_args!("{place}: {name} is missing"))),
+                None => Ok(()),
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Calls `each` with every value at the place `rest` below `value`, and its full name.
+fn at(value: &Value, rest: &str, before: String, each: &mut dyn FnMut(&Value, &str) -> Result<()>) -> Result<()> {
+    let (name, rest) = rest.split_once('.').unwrap_or((rest, ""));
+    let mut go = |value: &Value, place: String| match rest {
+        "" => each(value, &place),
+        rest => at(value, rest, place + ".", each),
+    };
+    match name.strip_suffix("[]") {
+        None => match value.get(name).filter(|v| v.is_object()) {
+            Some(value) => go(value, before + name),
+            None => Ok(()),
+        },
+        Some(name) => {
+            let list = value.get(name).and_then(Value::as_array);
+            list.into_iter().flatten().enumerate().try_for_each(|(i, v)| go(v, format!("{before}{name}[{i}]")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_missing_is_told_with_its_place() {
+        for (config, want) in [
+            (json!({}), None),
+            (json!({"process": {"user": {"uid": 0, "gid": 0}}}), None),
+            (json!({"process": {"user": {"gid": 0}}}), Some("process.user: uid is missing")),
+            (
+                json!({"process": {"rlimits": [{"soft": 1, "hard": 1}, {"soft": 1}]}}),
+                Some("process.rlimits[1]: hard is missing"),
+            ),
+            (json!({"process": {"consoleSize": {"width": 1}}}), None),
+            (
+                json!({"process": {"terminal": true, "consoleSize": {"width": 1}}}),
+                Some("process.consoleSize: height is missing"),
+            ),
+            (json!({"linux": {"devices": [{"type": "p"}]}}), None),
+            (json!({"linux": {"devices": [{"type": "c", "major": 1}]}}), Some("linux.devices[0]: minor is missing")),
+            (
+                json!({"mounts": [{}, {"uidMappings": [{"hostID": 1}]}]}),
+                Some("mounts[1].uidMappings[0]: containerID is missing"),
+            ),
+            (
+                json!({"linux": {"resources": {"blockIO": {"throttleReadBpsDevice": [{"major": 1, "minor": 1}]}}}}),
+                Some("linux.resources.blockIO.throttleReadBpsDevice[0]: rate is missing"),
+            ),
+        ] {
+            let fault = check(&config.to_string()).err().map(|e| e.to_string());
+            assert_eq!(fault.as_deref(), want, "{config}");
+        }
+    }
+}
