@@ -206,6 +206,8 @@ mod tests {
 
     #[test]
     fn the_group_without_a_name_is_the_containers_own() {
+        // spec!("config-linux/intel-rdt/own-class", "config-linux/intel-rdt/removed",
+        // "config-linux/intel-rdt/no-schema");
         let resctrl = Resctrl::new("own");
         let group = resctrl.make(json!({})).unwrap();
         assert!(resctrl.0.join("c1").is_dir());
@@ -220,6 +222,8 @@ mod tests {
 
     #[test]
     fn processes_and_limits_are_written() {
+        // spec!("config-linux/intel-rdt/tasks", "config-linux/intel-rdt/both-schemas",
+        // "config-linux/intel-rdt/one-schema", "config-linux/intel-rdt/schemata");
         let resctrl = Resctrl::new("write");
         resctrl.group("c1", "");
         let group = resctrl.make(json!({"memBwSchema": "MB:0=20", "l3CacheSchema": "L3:0=f"})).unwrap();
@@ -233,6 +237,7 @@ mod tests {
 
     #[test]
     fn the_root_group_takes_processes() {
+        // spec!("config-linux/intel-rdt/default-class");
         let resctrl = Resctrl::new("root");
         let group = resctrl.make(json!({"closID": "/"})).unwrap();
         group.add(5).unwrap();
@@ -242,6 +247,8 @@ mod tests {
 
     #[test]
     fn a_named_group_must_be_there_or_be_described() {
+        // spec!("config-linux/intel-rdt/class-alone", "config-linux/intel-rdt/class-compared",
+        // "config-linux/intel-rdt/kept");
         let resctrl = Resctrl::new("named");
         let error = resctrl.make(json!({"closID": "gold"})).unwrap_err().to_string();
         assert!(error.starts_with("closID: there is no "), "{error}");
@@ -258,6 +265,8 @@ mod tests {
 
     #[test]
     fn a_monitoring_group_is_made_and_removed() {
+        // spec!("config-linux/intel-rdt/monitoring", "config-linux/intel-rdt/monitoring-removed",
+        // "config-linux/intel-rdt/monitoring-fails");
         let resctrl = Resctrl::new("monitor");
         resctrl.group("gold", "");
         let group = resctrl.make(json!({"closID": "gold", "enableMonitoring": true})).unwrap();
@@ -276,9 +285,11 @@ mod tests {
 
     #[test]
     fn a_failure_leaves_no_group() {
+        // spec!("config-linux/intel-rdt/class-made");
         let resctrl = Resctrl::new("failure");
         // The directory that is made here has no schemata file, as that of a kernel would.
-        resctrl.make(json!({"closID": "gold", "schemata": ["L3:0=f"]})).unwrap_err();
+        let error = resctrl.make(json!({"closID": "gold", "schemata": ["L3:0=f"]})).unwrap_err().to_string();
+        assert!(error.contains("gold/schemata: no such file"), "{error}");
         resctrl.make(json!({"schemata": ["L3:0=f"]})).unwrap_err();
         assert!(!resctrl.0.join("gold").exists() && !resctrl.0.join("c1").exists());
     }

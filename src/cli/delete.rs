@@ -10,7 +10,8 @@ pub(super) const VERB: Verb = Verb {
     name: "delete",
     about: "delete a container that is stopped, and what it held",
     details: "Removes the cgroup and the state of a container and runs the poststop hooks. A container that was \
-              created and never started is ended first; one that runs only with --force.",
+              created and never started is ended first (with VESSEL_STRICT=1 in the environment that is an error, as \
+              the specification says); one that runs only with --force.",
     args: "<container-id>",
     count: Count::Exactly(1),
     flags_first: false,
