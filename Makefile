@@ -45,6 +45,17 @@ testbed-apparmor testbed-selinux: testbed-%: build/suite
 	@mkdir -p build/report
 	hack/testbed run --lsm $* -- env RUNTIME="$${RUNTIME:-}" hack/testbed-suite.sh build/suite $(WANTED) 2>&1 | tee build/report/$*.log
 
+# docs/spec-conformance.md: the column of another runtime, here and in the test bed. `make conformance RUNTIME=/usr/sbin/runc`;
+# GUEST=... is its path in the test bed, where it is another one.
+.PHONY: conformance
+conformance: build/suite
+	@mkdir -p build/report
+	name=$$(basename $(RUNTIME)); wanted=$$(hack/conformance.sh tests); \
+	CONFORMANCE=1 PROBE=build/suite/probe RUNTIME=$(RUNTIME) build/suite/integration --exact $$wanted 2>&1 | tee build/report/$$name.log || true; \
+	hack/testbed run --lsm apparmor -- env CONFORMANCE=1 RUNTIME=$(or $(GUEST),$(RUNTIME)) hack/testbed-suite.sh build/suite --exact $$wanted \
+		2>&1 | tee build/report/$$name-testbed.log || true; \
+	hack/conformance.sh record $$name build/report/$$name.log build/report/$$name-testbed.log
+
 # The test program with what it needs, which run without cargo.
 .PHONY: build/suite
 build/suite: needs
@@ -60,6 +71,7 @@ lint: needs
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) run --quiet --locked --example docs -- --check
 	hack/layers.sh
+	hack/conformance.sh check
 
 # The manual pages and completions, from the table that --help comes from.
 .PHONY: docs

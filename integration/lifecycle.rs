@@ -5,8 +5,8 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::deviates;
 use crate::harness::Container;
+use crate::{deviates, spec};
 
 #[test]
 fn run_gives_the_output_and_the_exit_code_of_the_program() {
@@ -65,6 +65,7 @@ fn the_state_has_what_the_specification_and_engines_ask_for() {
 
 #[test]
 fn an_id_is_used_once() {
+    spec!("runtime/state/id-unique", "runtime/create/id-used", "runtime/create/id-used-nothing");
     let c = Container::new(["sleep"]);
     c.create().ok();
     let pid = c.pid();
@@ -111,6 +112,7 @@ fn an_unknown_container_is_an_error_that_engines_know() {
 
 #[test]
 fn start_is_an_error_unless_the_container_is_created() {
+    spec!("runtime/start/not-created-effect", "runtime/start/not-created-error");
     let c = Container::new(["sleep"]);
     c.started();
     c.start().exits(1);
@@ -205,6 +207,7 @@ fn a_created_container_can_be_deleted() {
 
 #[test]
 fn changes_of_the_configuration_after_create_have_no_effect() {
+    spec!("runtime/lifecycle/later-changes");
     let mut c = Container::new(["echo", "first"]);
     c.create().ok();
     c.program(["echo", "second"]);
@@ -215,6 +218,7 @@ fn changes_of_the_configuration_after_create_have_no_effect() {
 
 #[test]
 fn a_failed_create_leaves_nothing() {
+    spec!("runtime/errors");
     deviates!("crun", "leaves a cgroup behind");
     type Fault = fn(&mut serde_json::Value);
     let faults: [(&str, Fault); 7] = [

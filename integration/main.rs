@@ -32,6 +32,7 @@ mod rootless;
 mod seal;
 mod seccomp;
 mod selinux;
+mod spec;
 mod stuck;
 mod systemd;
 mod tty;

@@ -389,8 +389,8 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            // The test has its message; what is left is taken away in silence.
+        if std::thread::panicking() || need::measuring() {
+            // The test has its message, or is about something else; what is left is taken away in silence.
             let _ = self.command("delete", ["--force", &self.id]).run();
             check::sweep(&self.dir, &self.cgroup);
             let _ = fs::remove_dir_all(&self.dir);

@@ -10,9 +10,10 @@ mod need;
 mod suite;
 mod term;
 
+pub use check::hierarchies;
 pub use cmd::{Cmd, Output, Running};
 pub use container::Container;
-pub use need::{Need, deviation, missing, skip};
+pub use need::{Need, deviation, measuring, missing, skip};
 pub use suite::{CGROUP_ROOT, User, eventually, reap_orphan, runtime, runtime_is_before, runtime_kind, suite};
 pub use term::{ConsoleSocket, Pty, read_until, receive_fd};
 
@@ -33,6 +34,13 @@ macro_rules! needs {
             $crate::skip!("{reason}");
         }
     };
+}
+
+/// Names the clauses of the runtime-spec that a test shows, by their ids in `integration/spec/clauses.txt`. It does nothing
+/// at run time: hack/conformance.sh reads it.
+#[macro_export]
+macro_rules! spec {
+    ($($id:literal),+ $(,)?) => {};
 }
 
 /// Skips the test under a runtime that is known not to keep the rule: `deviates!("runc", "accepts duplicate limits")`;

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Mutex;
 
-use super::suite::{CGROUP_ROOT, User, runtime_kind, suite};
+use super::suite::{CGROUP_ROOT, User, runtime_kind, suite, version_line};
 
 /// Something that one machine has and another lacks.
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +112,20 @@ pub fn missing(needs: &[Need]) -> Option<String> {
 
 /// The reason to skip where the runtime under test is of that kind.
 pub fn deviation(kind: &str, reason: &str) -> Option<String> {
-    (runtime_kind() == kind).then(|| format!("{kind} deviates: {reason}"))
+    if runtime_kind() != kind {
+        return None;
+    }
+    if measuring() {
+        let _ = writeln!(std::io::stderr(), "DEVIATES {}: {reason}", test_name());
+        return None;
+    }
+    Some(format!("{kind} deviates: {reason}"))
+}
+
+/// Whether the run is to tell what another runtime does (`make conformance`): then a known deviation is no reason to skip,
+/// and what a runtime leaves behind makes no test fail that does not ask for it.
+pub fn measuring() -> bool {
+    std::env::var_os("CONFORMANCE").is_some()
 }
 
 static SKIPPED: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -139,4 +152,10 @@ pub fn test_name() -> String {
 pub fn print_skipped() {
     let skipped = SKIPPED.lock().map(|s| s.len()).unwrap_or(0);
     let _ = writeln!(std::io::stderr(), "{skipped} skipped");
+    if measuring() {
+        let version = version_line();
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let cgroup = if Need::CgroupV2.missing().is_none() { 2 } else { 1 };
+        let _ = writeln!(std::io::stderr(), "MEASURED {version}, on Linux {}, cgroup v{cgroup}", kernel.trim());
+    }
 }

@@ -73,6 +73,11 @@ pub fn runtime_kind() -> &'static str {
     VERSION.split_whitespace().next().filter(|word| *word != "version").unwrap_or("vessel")
 }
 
+/// Its first line.
+pub fn version_line() -> &'static str {
+    VERSION.lines().next().unwrap_or_default()
+}
+
 /// Whether the runtime's version is below `version`, by the first two numbers.
 pub fn runtime_is_before(version: &str) -> bool {
     let numbers = |text: &str| -> (u32, u32) {
@@ -186,7 +191,7 @@ extern "C" fn at_exit() {
         left.push(format!("{}: {e}", suite.dir.display()));
     }
     super::need::print_skipped();
-    if !left.is_empty() {
+    if !left.is_empty() && !super::measuring() {
         eprintln!("the tests left behind:\n  {}", left.join("\n  "));
         // SAFETY: ends the process without running handlers again.
         unsafe { libc::_exit(101) };
