@@ -27,7 +27,7 @@ mod verb;
 use std::ffi::OsString;
 
 use crate::error::{Cause, Error, Result};
-use crate::{log, seal};
+use crate::log;
 use lex::Given;
 use verb::{Call, Verb, print};
 
@@ -109,10 +109,6 @@ fn answer(args: impl Iterator<Item = OsString>) -> Result<i32, Failure> {
     let Some(verb) = VERBS.iter().find(|v| v.name == name) else {
         return Err(Error::of(Cause::Usage, format!("No help topic for '{name}'")).into());
     };
-    if [create::VERB.name, run::VERB.name, exec::VERB.name].contains(&verb.name) {
-        // They make a process in a container, and start over for that: the sooner, the less is done twice.
-        seal::ensure().map_err(|error| failure(verb, error))?;
-    }
     let (given, args) = match understand(verb, rest) {
         Ok(Some(understood)) => understood,
         Ok(None) => {

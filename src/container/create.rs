@@ -1,11 +1,12 @@
 //! The runtime's ladder: makes a container up to the start gate. Init's side is `init::setup`.
 
 use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
-use oci_spec::runtime::{Hooks, LinuxSeccomp, Process, Spec};
+use oci_spec::runtime::{Hooks, Linux, LinuxSeccomp, Process, Spec};
 
 use super::state::{Own, State, Summary};
 use super::store::{self, Entry};
@@ -98,7 +99,7 @@ pub(super) struct Ground {
     pub(super) rollback: Rollback,
     pub(super) entry: Entry,
     pub(super) state: State,
-    pub(super) config: Config,
+    pub(super) config: ManuallyDrop<Config>,
     pub(super) plan: Plan,
     pub(super) root: rootfs::Plan,
     pub(super) cgroup: Cgroup,
@@ -131,7 +132,14 @@ pub(super) fn lay(host: &Host, request: &CreateRequest, opener: Opener) -> Resul
         pidfd: None,
         poststop: None,
     };
-    let linux = config.spec.linux().clone().unwrap_or_default();
+    let no_linux;
+    let linux = match config.spec.linux() {
+        Some(linux) => linux,
+        None => {
+            no_linux = Linux::default();
+            &no_linux
+        }
+    };
     let rootless = host.rootless.unwrap_or_else(|| !nix::unistd::geteuid().is_root() || sys::proc::in_user_namespace());
     let mut cgroup = Cgroup::locate(host.driver, linux.cgroups_path().as_deref(), &request.id, rootless)?;
     let mut state = first_state(&config.spec, &bundle, request, &cgroup, rootless)?;
@@ -145,7 +153,7 @@ pub(super) fn lay(host: &Host, request: &CreateRequest, opener: Opener) -> Resul
         rollback.rdt = state.vessel.rdt.clone();
         entry.write_state(&state)?;
     }
-    let plan = namespaces::plan(&linux)?;
+    let plan = namespaces::plan(linux)?;
     state.vessel.pid_namespace = plan.new.contains(CloneFlags::CLONE_NEWPID);
     let resources = linux.resources().as_ref();
     let holder = cgroup.start_unit(&request.id, resources, config.pids_limit, config.spec.annotations().as_ref())?;
@@ -161,13 +169,14 @@ pub(super) fn lay(host: &Host, request: &CreateRequest, opener: Opener) -> Resul
     if let Some(uid) = cgroup_owner(&config.spec, &plan) {
         cgroup.delegate(uid)?;
     }
-    cgroup.restrict_devices(resources)?;
     for warning in resources.map(|resources| cgroup.ignored(resources)).unwrap_or_default() {
         log::warn(&warning);
     }
     state.cgroup_paths = cgroup_paths(&cgroup);
     log::debug(|| format!("cgroup: {:?}", state.cgroup_paths));
     state.vessel.cgroup = cgroup.clone();
+    // To give its memory back piece by piece would touch all of it once more, just before this process ends.
+    let config = ManuallyDrop::new(config);
     Ok(Ground { rollback, entry, state, config, plan, root, cgroup, holder })
 }
 
@@ -178,7 +187,20 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     // Never executed: `start` refuses a container without a process.
     let empty = Process::default();
     let process = config.spec.process().as_ref().unwrap_or(&empty);
-    let linux = config.spec.linux().clone().unwrap_or_default();
+    let no_linux;
+    let linux = match config.spec.linux() {
+        Some(linux) => linux,
+        None => {
+            no_linux = Linux::default();
+            &no_linux
+        }
+    };
+    let restrict_devices = || cgroup.restrict_devices(linux.resources().as_ref());
+    // A hook that init runs is the first that could use a device; else init comes before the program by far.
+    let devices_first = config.spec.hooks().as_ref().is_some_and(|hooks| hooks.create_container().is_some());
+    if devices_first {
+        restrict_devices()?;
+    }
     let cgroup_entry = cgroup.entry()?;
     let proc = Proc::open()?;
     let console = request.console_socket.as_deref().map(console::connect).transpose()?;
@@ -190,7 +212,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     }
     let program = Program {
         process,
-        linux: &linux,
+        linux,
         capabilities: capability_sets,
         seccomp: linux.seccomp().is_some(),
         user_namespace: plan.own(CloneFlags::CLONE_NEWUSER),
@@ -236,6 +258,12 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     rollback.pidfd = Some(pidfd.try_clone().context(|| "cannot copy a descriptor")?);
     rollback.poststop = Some((state.vessel.poststop.clone(), state.oci("stopped").to_string()));
 
+    // While init works.
+    if !devices_first {
+        restrict_devices()?;
+    }
+    // Where that fails init may have ended, and have said why.
+    let staged = !intermediate && note_init(&mut state, linux).and_then(|()| entry.stage_state(&state)).is_ok();
     let mut parent = Parent {
         channel,
         pidfd,
@@ -258,13 +286,11 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     let Parent { channel, pidfd, terminal, .. } = parent;
 
     log::debug(|| format!("init is process {} and waits for its start", state.init_process_pid));
-    state.init_process_start = sys::process::stat(state.init_process_pid)
-        .ok_or_else(|| Error::new("the container's init ended while it was created"))?
-        .start;
-    state.namespace_paths = namespaces::listed(&linux)
-        .map(|(_, name, file)| (name.to_string(), format!("/proc/{}/ns/{file}", state.init_process_pid)))
-        .collect();
-    entry.write_state(&state)?;
+    if !staged {
+        note_init(&mut state, linux)?;
+        entry.stage_state(&state)?;
+    }
+    entry.commit_state()?;
     if let Some(path) = &request.pid_file {
         store::write_pid_file(path, state.init_process_pid)?;
     }
@@ -272,6 +298,16 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
         console::send_pidfd(path, &pidfd)?;
     }
     Ok(Made { entry, state, pidfd, channel, terminal, rollback })
+}
+
+/// Notes what is to be known of init once its pid is.
+fn note_init(state: &mut State, linux: &Linux) -> Result<()> {
+    let pid = state.init_process_pid;
+    state.init_process_start =
+        sys::process::stat(pid).ok_or_else(|| Error::new("the container's init ended while it was created"))?.start;
+    state.namespace_paths =
+        namespaces::listed(linux).map(|(_, name, file)| (name.to_string(), format!("/proc/{pid}/ns/{file}"))).collect();
+    Ok(())
 }
 
 /// The runtime's side of the conversation until init is ready.

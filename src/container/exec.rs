@@ -1,10 +1,11 @@
 //! `exec`: another process in a running container.
 
 use std::collections::HashSet;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sched::CloneFlags;
-use oci_spec::runtime::{Capability, LinuxCapabilities, Process, UserBuilder};
+use oci_spec::runtime::{Capability, Linux, LinuxCapabilities, Process, UserBuilder};
 use rustix::fs::{Mode, OFlags};
 
 use super::create::{filter_order, gone_is_no_fault, limits, listen_env, preserved};
@@ -32,7 +33,8 @@ struct Made {
 pub(super) fn exec(host: &Host, request: &ExecRequest) -> Result<i32> {
     let entry = store::open(host, &request.id)?;
     let state = entry.state()?;
-    match state.status(&entry)? {
+    let (status, init) = state.status_and_init(&entry)?;
+    match status {
         Status::Running | Status::Created => {}
         Status::Paused if request.ignore_paused => {}
         Status::Paused => {
@@ -41,8 +43,9 @@ pub(super) fn exec(host: &Host, request: &ExecRequest) -> Result<i32> {
         Status::Stopped => return Err(Error::of(Cause::State, "cannot exec in a stopped container")),
         status => return Err(wrong(status, "cannot exec in a container that is not running")),
     }
-    let init = state.init()?.ok_or_else(|| Error::of(Cause::State, "cannot exec in a stopped container"))?;
-    let config = spec::parse(entry.config()?)?;
+    let init = init.ok_or_else(|| Error::of(Cause::State, "cannot exec in a stopped container"))?;
+    // To give its memory back piece by piece would touch all of it once more.
+    let config = ManuallyDrop::new(spec::parse(entry.config()?)?);
     let process = process(request, &config)?;
     check_terminal(&process, request)?;
     let signals = if request.detach { None } else { Some(Signals::block(true)?) };
@@ -74,8 +77,15 @@ pub(super) fn exec(host: &Host, request: &ExecRequest) -> Result<i32> {
 }
 
 fn make(request: &ExecRequest, state: &State, config: &Config, process: &Process, init: &OwnedFd) -> Result<Made> {
-    let linux = config.spec.linux().clone().unwrap_or_default();
-    let kinds = kinds(&linux, state)?;
+    let no_linux;
+    let linux = match config.spec.linux() {
+        Some(linux) => linux,
+        None => {
+            no_linux = Linux::default();
+            &no_linux
+        }
+    };
+    let kinds = kinds(linux, state)?;
     let own_cgroup = &state.vessel.cgroup;
     let entry = if request.cgroups.is_empty() {
         match own_cgroup.entry() {
@@ -95,7 +105,7 @@ fn make(request: &ExecRequest, state: &State, config: &Config, process: &Process
     }
     let program = Program {
         process,
-        linux: &linux,
+        linux,
         capabilities: sets,
         seccomp: linux.seccomp().is_some(),
         user_namespace: kinds.contains(CloneFlags::CLONE_NEWUSER),
@@ -199,7 +209,7 @@ fn serve(
 }
 
 /// The namespaces to join: those that the configuration lists and that are not the runtime's own.
-pub(super) fn kinds(linux: &oci_spec::runtime::Linux, state: &State) -> Result<CloneFlags> {
+pub(super) fn kinds(linux: &Linux, state: &State) -> Result<CloneFlags> {
     let mut kinds = CloneFlags::empty();
     let time = state.vessel.time_namespace.then_some((namespaces::NEWTIME, "NEWTIME", "time"));
     for (kind, _, file) in namespaces::listed(linux).chain(time) {

@@ -15,7 +15,8 @@ use crate::sys;
 pub(super) fn start(host: &Host, id: &str) -> Result<()> {
     let entry = store::open_locked(host, id)?;
     let state = entry.state()?;
-    match state.status(&entry)? {
+    let (status, init) = state.status_and_init(&entry)?;
+    match status {
         Status::Created => {}
         Status::Stopped => {
             return Err(Error::of(Cause::State, format!("cannot start a container that has stopped: {id}")));
@@ -31,9 +32,8 @@ pub(super) fn start(host: &Host, id: &str) -> Result<()> {
     if !state.vessel.process {
         return Err(Error::new(format!("cannot start container {id}: its config.json has no process")));
     }
-    let init = state
-        .init()?
-        .ok_or_else(|| Error::of(Cause::State, format!("cannot start a container that has stopped: {id}")))?;
+    let init =
+        init.ok_or_else(|| Error::of(Cause::State, format!("cannot start a container that has stopped: {id}")))?;
     let channel = gate::call(entry.dir())?;
     // Before the program can run: who is killed between the two leaves nothing that looks as if it had not started.
     entry.remove_gate()?;

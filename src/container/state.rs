@@ -118,13 +118,24 @@ impl State {
 
     /// A descriptor of init; none where it is gone.
     pub(super) fn init(&self) -> Result<Option<OwnedFd>> {
-        let Some(pid) = Pid::from_raw(self.init_process_pid) else { return Ok(None) };
-        let fd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Err(rustix::io::Errno::SRCH) => return Ok(None),
-            fd => fd.context(|| "cannot open the container's init")?,
-        };
+        let fd = self.open_init()?;
         // Looked at after opening: the descriptor is of the process that the reading is of.
-        Ok(self.alive().then_some(fd))
+        Ok(fd.filter(|_| self.alive()))
+    }
+
+    /// The status with a descriptor of init, which is looked at once for both.
+    pub(super) fn status_and_init(&self, entry: &Entry) -> Result<(Status, Option<OwnedFd>)> {
+        let fd = self.open_init()?;
+        let status = self.status(entry)?;
+        Ok((status, fd.filter(|_| status != Status::Stopped)))
+    }
+
+    fn open_init(&self) -> Result<Option<OwnedFd>> {
+        let Some(pid) = Pid::from_raw(self.init_process_pid) else { return Ok(None) };
+        match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Err(rustix::io::Errno::SRCH) => Ok(None),
+            fd => fd.map(Some).context(|| "cannot open the container's init"),
+        }
     }
 
     /// The state as the specification shows it, for hooks and agents.

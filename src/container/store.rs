@@ -34,6 +34,9 @@ const ROOT: &str = "criu-root";
 /// How long a command waits for another one that works on the same container.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What state.json is called until it holds.
+const STAGED: &str = ".state.json";
+
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// A container's name: what runc allows.
@@ -210,8 +213,20 @@ impl Entry {
 
     /// Writes the state: a reader sees the old one or the new one.
     pub(super) fn write_state(&self, state: &State) -> Result<()> {
+        self.stage_state(state)?;
+        self.commit_state()
+    }
+
+    /// Writes a state that holds from [`Entry::commit_state`] on.
+    pub(super) fn stage_state(&self, state: &State) -> Result<()> {
         let text = serde_json::to_vec(state).map_err(|e| Error::new(format!("state.json: {e}")))?;
-        replace(&self.dir, "state.json", &text).context(|| self.path.display())
+        write(&self.dir, STAGED, &text).context(|| self.path.display())
+    }
+
+    /// Makes the state hold that was written last.
+    pub(super) fn commit_state(&self) -> Result<()> {
+        let renamed = rustix::fs::renameat(&self.dir, STAGED, &self.dir, "state.json");
+        renamed.context(|| format!("{}: cannot rename {STAGED} to state.json", self.path.display()))
     }
 
     /// Whether the start gate is there: the container was created and not started.
@@ -247,7 +262,7 @@ impl Entry {
     /// Removes the directory with everything in it. Nothing in it comes from a container.
     pub(super) fn remove(&self) -> Result<()> {
         self.remove_root()?;
-        for name in ["state.json", ".state.json", "config.json", UNCLAIMED, gate::NAME] {
+        for name in ["state.json", STAGED, "config.json", UNCLAIMED, gate::NAME] {
             match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
                 Ok(()) | Err(rustix::io::Errno::NOENT) => {}
                 Err(e) => {
@@ -277,12 +292,6 @@ fn write(dir: impl AsFd, name: &str, bytes: &[u8]) -> Result<()> {
     let file = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600));
     let mut file = File::from(file.context(|| format!("cannot make {name}"))?);
     file.write_all(bytes).context(|| format!("cannot write {name}"))
-}
-
-fn replace(dir: impl AsFd, name: &str, bytes: &[u8]) -> Result<()> {
-    let new = format!(".{name}");
-    write(&dir, &new, bytes)?;
-    rustix::fs::renameat(&dir, &new, &dir, name).context(|| format!("cannot rename {new} to {name}"))
 }
 
 /// Writes a pid file: decimal, no newline; whoever reads it sees all of it or none.

@@ -56,7 +56,7 @@ impl Cgroups {
                 FileSystem { kind: "cgroup2", source: OsStr::new("cgroup"), flags: options.flags, data: &options.data };
             match fs.open() {
                 Err(e) if matches!(e.errno(), libc::EPERM | libc::EBUSY) => match host {
-                    Some(host) => bind(&below(host), options)?,
+                    Some(host) => bind_own(host, options)?,
                     None => return Err(e),
                 },
                 result => result?,
@@ -108,7 +108,7 @@ impl Cgroups {
 
     fn v1_tree(&self, host: &CgroupMount, options: &Options) -> Result<OwnedFd> {
         if !self.namespace {
-            return bind(&below(host), options);
+            return bind_own(host, options);
         }
         let fs = FileSystem {
             kind: "cgroup",
@@ -117,7 +117,7 @@ impl Cgroups {
             data: &host.hierarchy,
         };
         match fs.open() {
-            Err(e) if matches!(e.errno(), libc::EPERM | libc::EBUSY) => bind(&below(host), options),
+            Err(e) if matches!(e.errno(), libc::EPERM | libc::EBUSY) => bind_own(host, options),
             result => result,
         }
     }
@@ -125,9 +125,20 @@ impl Cgroups {
 
 /// The container's own directory of a hierarchy. Where an ordinary user could not make one, init stays in the one above.
 pub(super) fn below(host: &CgroupMount) -> PathBuf {
-    let own = host.mountpoint.join(host.path.strip_prefix("/").unwrap_or(&host.path));
+    let own = own(host);
     let there = own.ancestors().take_while(|dir| dir.starts_with(&host.mountpoint)).find(|dir| dir.exists());
     there.unwrap_or(&host.mountpoint).to_path_buf()
+}
+
+fn own(host: &CgroupMount) -> PathBuf {
+    host.mountpoint.join(host.path.strip_prefix("/").unwrap_or(&host.path))
+}
+
+fn bind_own(host: &CgroupMount, options: &Options) -> Result<OwnedFd> {
+    match bind(&own(host), options) {
+        Err(e) if e.errno() == libc::ENOENT => bind(&below(host), options),
+        bound => bound,
+    }
 }
 
 /// A part of the host's cgroup file systems, with the options on every mount of it: what may be written there reaches

@@ -135,11 +135,15 @@ fn bit(name: &str) -> Result<u64> {
     Ok(capability.bitmask())
 }
 
-/// All capabilities of the running kernel.
+/// All capabilities of the running kernel, which numbers them without gaps.
 fn supported() -> u64 {
-    let known =
-        |capability: &u32| capability_is_in_bounding_set(CapabilitySet::from_bits_retain(1 << capability)).is_ok();
-    (0..u64::BITS).take_while(known).fold(0, |all, capability| all | 1 << capability)
+    let known = |n: u32| capability_is_in_bounding_set(CapabilitySet::from_bits_retain(1 << n)).is_ok();
+    let (mut count, mut unknown) = (0, u64::BITS);
+    while count < unknown {
+        let middle = count.midpoint(unknown);
+        if known(middle) { count = middle + 1 } else { unknown = middle }
+    }
+    1_u64.checked_shl(count).unwrap_or(0).wrapping_sub(1)
 }
 
 fn warning(unavailable: u64) -> Vec<String> {
@@ -163,6 +167,12 @@ mod tests {
 
     const CHOWN: u64 = 1;
     const KILL: u64 = 1 << 5;
+
+    #[test]
+    fn the_kernels_capabilities_are_those_that_it_has_a_last_one_of() {
+        let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap();
+        assert_eq!(supported(), (1 << (last.trim().parse::<u32>().unwrap() + 1)) - 1);
+    }
 
     #[test]
     fn names_become_bits() {

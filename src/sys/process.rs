@@ -111,9 +111,13 @@ pub struct Stat {
 /// Reads it; none where there is no such process.
 pub fn stat(pid: i32) -> Option<Stat> {
     use procfs::FromRead;
-    // One file: procfs' own way to it looks at the kernel's version first, and opens the directory.
-    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let stat = procfs::process::Stat::from_read(text.as_slice()).ok()?;
+    use std::io::Read;
+    // One file, read at once: procfs' own way to it looks at the kernel's version first, and opens the directory. The name
+    // of the program is the only field of any length, and has at most 64 bytes.
+    let file = std::fs::File::open(format!("/proc/{pid}/stat")).ok()?;
+    let mut text = [0; 2048];
+    let size = (&file).read(&mut text).ok()?;
+    let stat = procfs::process::Stat::from_read(&text[..size]).ok()?;
     Some(Stat { start: stat.starttime, ended: matches!(stat.state, 'Z' | 'X' | 'x') })
 }
 
