@@ -96,13 +96,21 @@ bench: all benches
 bench-testbed: all benches
 	hack/testbed run -- $(BENCHES)/bench $(BENCH) $(BIN) $(if $(filter crun runc,$(RUNTIMES)),/usr/bin/crun /usr/sbin/runc,$(RUNTIMES))
 
+# Fails where a command of vessel makes more system calls, or takes more memory, than benches/budget.json allows.
+# `make budget` accepts what it does.
+.PHONY: budget-check budget
+budget-check budget: all benches
+	@failed=0; for view in v1 v2; do \
+		$(BENCHES)/bench --cgroup $$view --budget $(if $(filter budget,$@),renew,check) benches/budget.json $(BIN) || failed=1; \
+	done; exit $$failed
+
 .PHONY: benches
 benches: needs
 	$(CARGO) build --release --locked --example bench --example floor
 
 # All that must pass before a change lands. Every machine runs to its end, so that one report tells all.
 .PHONY: ci
-ci: lint unit all
+ci: lint unit budget-check
 	rm -rf build/report
 	$(MAKE) --no-print-directory integration || touch build/report/failed
 	$(MAKE) --no-print-directory --keep-going testbed || touch build/report/failed
