@@ -11,7 +11,7 @@ layers=(
 	"container"
 	"init"
 	"rootfs cgroups security attrs namespaces idmap net rdt hooks console criu foreground seal"
-	"spec sys error log"
+	"spec sys error log timings"
 )
 
 rank() { # rank MODULE

@@ -265,3 +265,41 @@ fn an_ordinary_user_has_a_state_root_of_her_own() {
     let mode = fs::metadata(c.path("xdg/vessel")).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o1700);
 }
+
+#[test]
+fn timings_tell_the_phases_of_all_commands_of_a_life() {
+    deviates!("runc", "has no such flag");
+    deviates!("crun", "has no such flag");
+    let mut c = Container::new(["sleep", "1000"]);
+    let (trace, table) = (c.path("trace.json"), c.path("table"));
+    c.global(&["--timings", trace.to_str().unwrap()]);
+    c.started();
+    c.exec(["echo", "there"]).ok();
+    c.global(&["--timings", table.to_str().unwrap()]);
+    c.command("delete", ["--force"]).arg(&c.id).run().ok();
+
+    // As browsers read it, the end may be missing.
+    let text = fs::read_to_string(&trace).unwrap();
+    let text = format!("{}]", text.trim_end().trim_end_matches(','));
+    let events: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let has =
+        |name: &str, thread: u32| events.iter().any(|e| e["name"] == name && e["tid"] == thread && e["ph"] == "X");
+    for (name, thread) in [("cgroup", 0), ("mounts", 1), ("until the program runs", 0), ("cgroup and namespaces", 1)] {
+        assert!(has(name, thread), "{name} {thread}: {text}");
+    }
+    let commands: Vec<_> = events.iter().filter(|e| e["name"] == "process_name").map(|e| &e["args"]["name"]).collect();
+    for name in ["vessel create", "vessel start", "vessel exec"] {
+        assert!(commands.iter().any(|c| *c == name), "{commands:?}");
+    }
+    let table = fs::read_to_string(&table).unwrap();
+    assert!(table.lines().next().unwrap().ends_with("  delete"), "{table}");
+    assert!(table.lines().any(|l| l.ends_with("  until the processes have ended")), "{table}");
+}
+
+#[test]
+fn timings_that_cannot_be_written_are_an_error() {
+    deviates!("runc", "has no such flag");
+    deviates!("crun", "has no such flag");
+    let out = bare(&["--timings", "/no/such/dir/file", "state", "nobody"]).run().exits(1);
+    out.fails("cannot open /no/such/dir/file (--timings): no such file or directory");
+}

@@ -7,7 +7,7 @@
 //!
 //! A layer calls downward only: cli, container, init; then the subjects (rootfs, cgroups, security, attrs, namespaces,
 //! idmap, net, rdt, hooks, console, criu, seal), which know neither each other nor the layers above; then [`spec`], [`sys`],
-//! [`error`] and [`log`].
+//! [`error`], [`log`] and [`timings`].
 
 #![deny(unsafe_code)]
 
@@ -31,3 +31,4 @@ pub mod seal;
 pub mod security;
 pub mod spec;
 pub mod sys;
+pub mod timings;

@@ -149,7 +149,7 @@ _vessel() {
 
     case "${cmd}" in
         vessel)
-            opts="-v --debug --log --log-format --root --systemd-cgroup --cgroup-manager --rootless --version check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help"
+            opts="-v --debug --log --log-format --root --systemd-cgroup --cgroup-manager --rootless --timings --version check checkpoint completion create delete events exec features kill list mounts pause ps restore resume run spec start state update help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -172,6 +172,10 @@ _vessel() {
                     return 0
                     ;;
                 --rootless)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timings)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_vessel_global_optspecs
-    string join \n debug log= log-format= root= systemd-cgroup cgroup-manager= rootless= v/version
+    string join \n debug log= log-format= root= systemd-cgroup cgroup-manager= rootless= timings= v/version
 end
 
 function __fish_vessel_needs_command
@@ -29,6 +29,7 @@ complete -c vessel -n "__fish_vessel_needs_command" -l log-format -d 'text (defa
 complete -c vessel -n "__fish_vessel_needs_command" -l root -d 'where the state of containers is kept, best on a tmpfs (default: /run/vessel)' -r
 complete -c vessel -n "__fish_vessel_needs_command" -l cgroup-manager -d 'who makes the cgroups: cgroupfs (default), systemd or disabled' -r
 complete -c vessel -n "__fish_vessel_needs_command" -l rootless -d 'pass over missing rights on cgroups: true, false or auto (default)' -r
+complete -c vessel -n "__fish_vessel_needs_command" -l timings -d 'append how long each phase takes to FILE, as a trace where it ends in .json' -r
 complete -c vessel -n "__fish_vessel_needs_command" -l debug -d 'log what is done, too'
 complete -c vessel -n "__fish_vessel_needs_command" -l systemd-cgroup -d 'let systemd make the cgroups; cgroupsPath is slice:prefix:name then'
 complete -c vessel -n "__fish_vessel_needs_command" -s v -l version -d 'print the version of vessel and of the specification'

@@ -25,6 +25,7 @@ pub(super) struct Globals {
     pub(super) debug: bool,
     pub(super) log: Option<OsString>,
     pub(super) log_format: Format,
+    pub(super) timings: Option<PathBuf>,
     given: Given,
 }
 
@@ -41,6 +42,7 @@ const FLAGS: &[Flag] = &[
     switch("systemd-cgroup", ' ', "let systemd make the cgroups; cgroupsPath is slice:prefix:name then"),
     value("cgroup-manager", ' ', "MANAGER", "who makes the cgroups: cgroupfs (default), systemd or disabled"),
     value("rootless", ' ', "BOOL", "pass over missing rights on cgroups: true, false or auto (default)"),
+    value("timings", ' ', "FILE", "append how long each phase takes to FILE, as a trace where it ends in .json"),
     switch("version", 'v', "print the version of vessel and of the specification"),
 ];
 
@@ -72,6 +74,7 @@ pub(super) fn read(args: impl Iterator<Item = OsString>) -> Result<(Globals, Vec
         debug: given.switch("debug"),
         log: given.value("log").filter(|l| !l.is_empty()).map(OsString::from),
         log_format: log_format.map_or(Ok(Format::Text), |f| f.to_string_lossy().parse())?,
+        timings: given.value("timings").filter(|t| !t.is_empty()).map(PathBuf::from),
         given,
     };
     Ok((globals, positionals))

@@ -27,7 +27,7 @@ mod verb;
 use std::ffi::OsString;
 
 use crate::error::{Cause, Error, Result};
-use crate::log;
+use crate::{log, timings};
 use lex::Given;
 use verb::{Call, Verb, print};
 
@@ -109,6 +109,9 @@ fn answer(args: impl Iterator<Item = OsString>) -> Result<i32, Failure> {
     let Some(verb) = VERBS.iter().find(|v| v.name == name) else {
         return Err(Error::of(Cause::Usage, format!("No help topic for '{name}'")).into());
     };
+    if let Some(path) = &globals.timings {
+        timings::open(path, &name)?;
+    }
     let (given, args) = match understand(verb, rest) {
         Ok(Some(understood)) => understood,
         Ok(None) => {
@@ -120,9 +123,12 @@ fn answer(args: impl Iterator<Item = OsString>) -> Result<i32, Failure> {
             return Err(Error::of(Cause::Usage, usage.fault).into());
         }
     };
+    timings::phase("arguments");
     let call = Call { host: globals.host()?, given, args };
     log::debug(|| format!("vessel {name} with the state under {}", call.host.root.display()));
-    (verb.run)(&call).map_err(|error| failure(verb, error))
+    let done = (verb.run)(&call).map_err(|error| failure(verb, error));
+    timings::phase("the rest");
+    done
 }
 
 /// A failure of exec must not be taken for an exit code of the program.

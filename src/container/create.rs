@@ -21,7 +21,7 @@ use crate::namespaces::{self, Plan};
 use crate::security::{capabilities, seccomp};
 use crate::spec::{self, Config};
 use crate::sys::proc::Proc;
-use crate::{attrs, console, idmap, log, net, rdt, rootfs, sys};
+use crate::{attrs, console, idmap, log, net, rdt, rootfs, sys, timings};
 
 /// A container that was made: init waits at the gate.
 #[derive(Debug)]
@@ -118,6 +118,7 @@ pub(super) fn lay(host: &Host, request: &CreateRequest, opener: Opener) -> Resul
     for warning in &config.warnings {
         log::warn(warning);
     }
+    timings::phase("config.json");
     if config.spec.process().is_none() && opener != Opener::Start {
         return Err(Error::new("config.json has no process to run"));
     }
@@ -146,6 +147,7 @@ pub(super) fn lay(host: &Host, request: &CreateRequest, opener: Opener) -> Resul
     // Before anything is made: whatever kills this process now, `delete --force` finds what to remove.
     entry.write_config(&config.text)?;
     entry.write_state(&state)?;
+    timings::phase("name and state");
 
     if let Some(config) = linux.intel_rdt() {
         let group = rdt::mountpoint().and_then(|root| rdt::Group::make(&root, &request.id, config));
@@ -158,9 +160,11 @@ pub(super) fn lay(host: &Host, request: &CreateRequest, opener: Opener) -> Resul
     let resources = linux.resources().as_ref();
     let holder = cgroup.start_unit(&request.id, resources, config.pids_limit, config.spec.annotations().as_ref())?;
     if holder.is_some() {
+        timings::phase("systemd's scope");
         rollback.cgroup = Some(cgroup.clone());
     }
     let root = plan_rootfs(&config, &bundle, &cgroup, &plan, request)?;
+    timings::phase("mounts planned");
     cgroup.create(resources, config.pids_limit)?;
     // Not before: a cgroup that was there already belongs to others.
     entry.claim_cgroup()?;
@@ -169,6 +173,7 @@ pub(super) fn lay(host: &Host, request: &CreateRequest, opener: Opener) -> Resul
     if let Some(uid) = cgroup_owner(&config.spec, &plan) {
         cgroup.delegate(uid)?;
     }
+    timings::phase("cgroup");
     for warning in resources.map(|resources| cgroup.ignored(resources)).unwrap_or_default() {
         log::warn(&warning);
     }
@@ -249,6 +254,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
         }
         Forked::Runtime { pid, pidfd, intermediate } => (pid, pidfd, intermediate),
     };
+    timings::phase("fork");
     // Init has its own copies; an end that stays open here would hide init's death.
     let id_maps = root.id_maps();
     drop((end, root, gate, console));
@@ -264,6 +270,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     }
     // Where that fails init may have ended, and have said why.
     let staged = !intermediate && note_init(&mut state, linux).and_then(|()| entry.stage_state(&state)).is_ok();
+    timings::phase("devices and state");
     let mut parent = Parent {
         channel,
         pidfd,
@@ -279,6 +286,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
         rollback: &mut rollback,
     };
     parent.serve()?;
+    timings::phase("until init is ready");
     drop(holder);
     if let Some(group) = &parent.state.vessel.rdt {
         group.add(parent.state.init_process_pid).context(|| "linux.intelRdt")?;
@@ -297,6 +305,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     if let Some(path) = &request.pidfd_socket {
         console::send_pidfd(path, &pidfd)?;
     }
+    timings::phase("pid file");
     Ok(Made { entry, state, pidfd, channel, terminal, rollback })
 }
 
@@ -380,6 +389,7 @@ impl Parent<'_> {
     fn send_filter(&mut self) -> Result<()> {
         let Some(profile) = self.filter.take() else { return Ok(()) };
         let filter = seccomp::compile(profile)?;
+        timings::phase("seccomp filter");
         self.channel.send(&filter_order(&filter)).or_else(gone_is_no_fault)
     }
 

@@ -5,7 +5,7 @@ use super::store::{self, Entry};
 use super::{Host, wait};
 use crate::error::{Cause, Error, Result};
 use crate::hooks::{self, Kind};
-use crate::{log, sys};
+use crate::{log, sys, timings};
 
 /// How long a process may take to die of SIGKILL, in seconds.
 const PATIENCE: i64 = 10;
@@ -57,6 +57,7 @@ pub(super) fn end(state: &State) -> Result<()> {
         cgroup.thaw()?;
     }
     if wait::ended_within(&init, PATIENCE)? {
+        timings::phase("until the processes have ended");
         return Ok(());
     }
     Err(Error::new(format!(
@@ -77,6 +78,7 @@ pub(super) fn destroy(entry: &Entry, state: &State) -> Result<()> {
     if let Some(group) = &state.vessel.rdt {
         group.remove()?;
     }
+    timings::phase("cgroup");
     entry.remove()?;
     let oci = state.oci("stopped").to_string();
     for failure in hooks::run_all(Kind::Poststop, &state.vessel.poststop, &oci) {

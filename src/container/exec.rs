@@ -20,7 +20,7 @@ use crate::security::{capabilities, seccomp};
 use crate::spec::{self, Config};
 use crate::sys::clone::{Clone, clone3};
 use crate::sys::proc::Proc;
-use crate::{console, log, namespaces, sys};
+use crate::{console, log, namespaces, sys, timings};
 
 /// A process that was made and waits for its start.
 struct Made {
@@ -48,6 +48,7 @@ pub(super) fn exec(host: &Host, request: &ExecRequest) -> Result<i32> {
     let config = ManuallyDrop::new(spec::parse(entry.config()?)?);
     let process = process(request, &config)?;
     check_terminal(&process, request)?;
+    timings::phase("state and config.json");
     let signals = if request.detach { None } else { Some(Signals::block(true)?) };
     let made = make(request, &state, &config, &process, &init)?;
     if let Some(path) = &request.pid_file {
@@ -69,6 +70,7 @@ pub(super) fn exec(host: &Host, request: &ExecRequest) -> Result<i32> {
         wait::reap(&made.pidfd)?;
         return Err(e);
     }
+    timings::phase("until the program runs");
     drop(made.channel);
     match signals {
         None => Ok(0),
@@ -152,6 +154,7 @@ fn make(request: &ExecRequest, state: &State, config: &Config, process: &Process
         Clone::Parent(pid, pidfd) => (pid, pidfd),
     };
     drop((end, console));
+    timings::phase("fork");
     let mut made = Made { pid, pidfd, channel, terminal: None };
     serve(&mut made, &proc, process, linux.seccomp().as_ref(), state).inspect_err(|_| {
         let _ = sys::pidfd::send_signal(made.pidfd.as_fd(), libc::SIGKILL);

@@ -22,7 +22,7 @@ use crate::criu::CgroupMode;
 use crate::error::{Cause, Context, Error, Result};
 use crate::foreground::{self, Signals};
 use crate::init::channel::Order;
-use crate::{seal, sys};
+use crate::{seal, sys, timings};
 pub use mounts::MountsChange;
 use state::{Status, wrong};
 
@@ -251,6 +251,7 @@ pub fn run(host: &Host, request: &RunRequest) -> Result<i32> {
     }
     made.channel.send(&Order::Start)?;
     start::watch(&made.channel, &made.pidfd, &made.state, made.state.init_process_pid, "creating")?;
+    timings::phase("until the program runs");
     made.rollback.call_off();
     drop(made.channel);
     start::poststart(&made.entry, &made.state)?;
@@ -258,6 +259,7 @@ pub fn run(host: &Host, request: &RunRequest) -> Result<i32> {
     // Others may pause or delete it while it runs.
     made.entry.unlock()?;
     let status = foreground::wait(&signals, made.state.init_process_pid, &made.pidfd, made.terminal);
+    timings::phase("the program");
     if !request.keep && made.entry.lock_again()? {
         delete::destroy(&made.entry, &made.state)?;
     }

@@ -10,7 +10,7 @@ use crate::hooks::{self, Kind};
 use crate::init::channel::{Order, Report, RuntimeEnd};
 use crate::init::gate;
 use crate::security::seccomp;
-use crate::sys;
+use crate::{sys, timings};
 
 pub(super) fn start(host: &Host, id: &str) -> Result<()> {
     let entry = store::open_locked(host, id)?;
@@ -44,6 +44,7 @@ pub(super) fn start(host: &Host, id: &str) -> Result<()> {
         delete::destroy(&entry, &state)?;
         return Err(e);
     }
+    timings::phase("until the program runs");
     poststart(&entry, &state)
 }
 

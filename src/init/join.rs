@@ -10,6 +10,7 @@ use crate::error::{Context, Result};
 use crate::security;
 use crate::sys;
 use crate::sys::proc::Proc;
+use crate::timings;
 
 /// What `exec` has resolved for the new process.
 #[derive(Debug)]
@@ -57,6 +58,7 @@ fn ladder(
     }
     // In the container's pid namespace its processes see this one: they must not get at what it holds (CVE-2016-9962).
     sys::process::protect()?;
+    timings::inside();
     if let Some(cpus) = join.affinity.0 {
         crate::attrs::affinity::apply(cpus).context(|| "process.execCPUAffinity.initial")?;
     }
@@ -89,6 +91,7 @@ fn ladder(
         rustix::process::fchdir(root).context(|| "cannot enter the container's root")?;
         rustix::process::chroot(".").context(|| "cannot enter the container's root")?;
     }
+    timings::phase("cgroup and namespaces");
     rustix::process::setsid().context(|| "cannot make a session")?;
     if let Some(name) = &join.program.keyring {
         security::keyring::join_session(name)?;
@@ -98,6 +101,7 @@ fn ladder(
     }
     let in_cwd = finish::enter_cwd(join.program.process)?;
     let ready = finish::prepare(&join.program, in_cwd, orders, proc)?; // 6
+    timings::phase("user, capabilities");
     gate::wait(orders, None, join.program.preserve_fds)?; // 7
     if let Some(cpus) = join.affinity.1 {
         crate::attrs::affinity::apply(cpus).context(|| "process.execCPUAffinity.final")?;

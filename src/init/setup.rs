@@ -12,7 +12,7 @@ use crate::error::{Context, Error, Result};
 use crate::hooks::{self, Kind};
 use crate::rootfs;
 use crate::sys::proc::Proc;
-use crate::{attrs, console, net, security};
+use crate::{attrs, console, net, security, timings};
 
 /// What `create` has resolved for init.
 #[derive(Debug)]
@@ -50,7 +50,9 @@ fn ladder(
         // later, and told there.
         let _ = attrs::oom::apply(proc, score);
     }
+    timings::inside();
     arrive(&setup.into, intermediate, orders, proc)?; // 1, 2
+    timings::phase("namespaces");
     attrs::affinity::reset();
     rustix::process::setsid().context(|| "cannot make a session")?;
     if let Some(name) = &setup.program.keyring {
@@ -64,6 +66,7 @@ fn ladder(
         net::loopback_up()?;
     }
     names(setup.spec)?;
+    timings::phase("session, network, names");
     setup.rootfs.mount(&mut |number, tree| {
         orders.end.send_with(&Report::MapMount(number), tree)?;
         match orders.next()? {
@@ -72,7 +75,9 @@ fn ladder(
             other => Err(unexpected(&other)),
         }
     })?;
+    timings::phase("mounts");
     run_hooks(setup, orders)?; // 4
+    timings::phase("hooks");
     let terminals = setup.spec.process().is_some() && setup.program.process.terminal().unwrap_or(false);
     let has_mounts = setup.rootfs.has_mounts();
     if terminals && !has_mounts {
@@ -83,13 +88,16 @@ fn ladder(
     if terminals && has_mounts {
         terminal(&setup.program, orders, console, true)?; // 5
     }
+    timings::phase("root");
     sysctls(setup.spec, proc)?;
     // A container may be created without a process; only `start` needs one. A missing working directory is made before
     // the root becomes read-only.
     let has_process = setup.spec.process().is_some();
     let in_cwd = has_process && finish::enter_cwd(setup.program.process)?;
     setup.rootfs.protect(proc)?;
+    timings::phase("sysctls and masks");
     let ready = has_process.then(|| finish::prepare(&setup.program, in_cwd, orders, proc)).transpose()?; // 6
+    timings::phase("limits, user, capabilities");
     let starter = gate::wait(orders, setup.gate.take(), setup.program.preserve_fds)?; // 7
     if let Some(starter) = starter {
         // The gate has closed the old end.
