@@ -12,6 +12,7 @@ mod freezer;
 mod limits;
 mod locate;
 mod make;
+mod options;
 mod processes;
 mod stats;
 mod systemd;
@@ -26,6 +27,7 @@ use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
+pub use options::KeptOptions;
 pub use stats::Stats;
 pub use systemd::{Holder, Unit};
 pub use undo::Undo;

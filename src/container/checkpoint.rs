@@ -11,6 +11,7 @@ use super::create::cgroup_mounts;
 use super::state::{State, Status, wrong};
 use super::store::{self, Entry};
 use super::{CheckpointRequest, CriuRequest, Host, delete};
+use crate::cgroups::KeptOptions;
 use crate::criu::{Criu, Event, ExternalMount, Features, Launch, Options, PageServer, Work};
 use crate::error::{Cause, Context, Error, Result};
 use crate::rootfs::{self, External};
@@ -30,10 +31,12 @@ pub(super) fn checkpoint(host: &Host, request: &CheckpointRequest) -> Result<()>
         Status::Running | Status::Paused => {}
         status => return Err(wrong(status, &format!("cannot checkpoint container {}", request.id))),
     }
-    let images = directory(&request.criu.images)?;
-    check_parent(request)?;
     check_status_fd(request)?;
     let config = spec::parse(entry.config()?)?;
+    // The root of a user namespace has to find the images, which only the host's root can read.
+    let images = directory(&request.criu.images, if has_user_namespace(&config) { 0o711 } else { 0o700 })?;
+    check_parent(request)?;
+    let kept = KeptOptions::note();
     let mut criu = Criu::start(Launch::default(), &mut || Ok(()))?;
     check_features(&mut criu, request)?;
 
@@ -74,7 +77,7 @@ pub(super) fn checkpoint(host: &Host, request: &CheckpointRequest) -> Result<()>
             _ => Ok(()),
         }
     })?;
-    drop(work_directory);
+    drop((work_directory, kept));
     if request.leave_running || request.pre_dump { Ok(()) } else { finish(&entry, &state) }
 }
 
@@ -92,9 +95,9 @@ pub(super) fn warn_rootless() {
 }
 
 /// Opens a directory for CRIU, and makes it where it is missing.
-pub(super) fn directory(path: &Path) -> Result<OwnedFd> {
+pub(super) fn directory(path: &Path, mode: u32) -> Result<OwnedFd> {
     let mut builder = std::fs::DirBuilder::new();
-    std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
+    std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), mode);
     builder.create(path).context(|| format!("cannot make the directory {}", path.display()))?;
     open_directory(path)
 }
@@ -133,13 +136,18 @@ pub(super) fn common(request: &CriuRequest, log: &str, config: &Config) -> Optio
 
 /// Names the directory for logs. To be kept until CRIU has done its work.
 fn work_directory(request: &CriuRequest, options: &mut Options) -> Result<Option<OwnedFd>> {
-    let directory = request.work.as_deref().map(directory).transpose()?;
+    let directory = request.work.as_deref().map(|path| directory(path, 0o700)).transpose()?;
     options.work_dir_fd = directory.as_ref().map(AsRawFd::as_raw_fd);
     Ok(directory)
 }
 
 pub(super) fn log_file(request: &CriuRequest, options: &Options) -> PathBuf {
     request.work.as_ref().unwrap_or(&request.images).join(options.log_file.as_deref().unwrap_or_default())
+}
+
+fn has_user_namespace(config: &Config) -> bool {
+    let namespaces = config.spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    namespaces.into_iter().flatten().any(|n| n.typ() == LinuxNamespaceType::User)
 }
 
 fn check_parent(request: &CheckpointRequest) -> Result<()> {

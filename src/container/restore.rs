@@ -14,10 +14,10 @@ use super::mounts::visit;
 use super::state::State;
 use super::store::{self, Entry};
 use super::{Host, RestoreRequest, delete, wait};
-use crate::cgroups::Cgroup;
+use crate::cgroups::{Cgroup, KeptOptions};
 use crate::console;
 use crate::criu::{
-    CgroupRoot, Criu, Event, FIRST_INHERITED, InheritFd, JoinNamespace, Launch, Options, Work as CriuWork,
+    CgroupMode, CgroupRoot, Criu, Event, FIRST_INHERITED, InheritFd, JoinNamespace, Launch, Options, Work as CriuWork,
 };
 use crate::error::{Context, Error, Result};
 use crate::foreground::{self, Signals};
@@ -25,7 +25,7 @@ use crate::init::visit::Work;
 use crate::namespaces::{self, Plan};
 use crate::rootfs::{self, External};
 use crate::spec::Config;
-use crate::{log, sys};
+use crate::{idmap, log, sys};
 
 /// A container that was restored, and runs.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ pub(super) fn make(host: &Host, request: &RestoreRequest) -> Result<Restored> {
     let images = request.criu.images.canonicalize().context(|| cannot_find(&request.criu.images))?;
     let streams = streams(&images)?;
     let work = match &request.criu.work {
-        Some(path) => Some(directory(path).and(path.canonicalize().context(|| path.display()))?),
+        Some(path) => Some(directory(path, 0o700).and(path.canonicalize().context(|| path.display()))?),
         None => None,
     };
     // In this order, as the last goes first.
@@ -79,9 +79,13 @@ pub(super) fn make(host: &Host, request: &RestoreRequest) -> Result<Restored> {
     let inherit = joined(&plan, &mut options)?;
     let log = log_file(&request.criu, &options);
 
+    let kept = KeptOptions::note();
     let at = entry.make_root()?;
     options.root = Some(external(&at, &at)?.val);
-    let criu = launch(&cgroup, inherit, &mut root, &at)?;
+    own_streams(&config)?;
+    // What CRIU does not do when it is to ignore cgroups.
+    let unshare = request.criu.cgroups == Some(CgroupMode::Ignore) && plan.new.contains(CloneFlags::CLONE_NEWCGROUP);
+    let criu = launch(&cgroup, unshare, inherit, &mut root, &at)?;
     options.cg_root = cgroup_roots(criu.pid)?;
     let images = seen_by(&criu, &images)?;
     let work = work.map(|path| seen_by(&criu, &path)).transpose()?;
@@ -98,7 +102,11 @@ pub(super) fn make(host: &Host, request: &RestoreRequest) -> Result<Restored> {
         log::debug(|| format!("criu: {event:?}"));
         match event {
             Event::Namespaces(pid) => {
-                note(&mut state, pid, &mut rollback)?;
+                let init = note(&mut state, pid, &mut rollback)?;
+                if plan.new.contains(CloneFlags::CLONE_NEWNET) {
+                    // CRIU leaves the namespace as it makes it.
+                    visit(&init, CloneFlags::CLONE_NEWNET, Work::Loopback, &state)?;
+                }
                 create::runtime_hooks(&config.spec, &state)
             }
             Event::Terminal(master) => {
@@ -120,7 +128,7 @@ pub(super) fn make(host: &Host, request: &RestoreRequest) -> Result<Restored> {
             Event::PagesReady | Event::Other(_) => Ok(()),
         }
     })?;
-    drop((images, work, holder));
+    drop((images, work, kept, holder));
     entry.remove_root()?;
     let pidfd = pidfd.ok_or_else(|| Error::new("criu has restored no process"))?;
     rollback.call_off();
@@ -159,14 +167,25 @@ fn streams(images: &Path) -> Result<Vec<String>> {
 }
 
 /// Runs CRIU in the container's cgroup, where the processes that it makes are from the start, and in a mount namespace of
-/// its own with the root filesystem on `at`: what is mounted for it is gone with it.
-fn launch(cgroup: &Cgroup, inherit: Vec<BorrowedFd<'_>>, root: &mut rootfs::Plan, at: &Path) -> Result<Criu> {
+/// its own with the root filesystem on `at`: what is mounted for it is gone with it. With `unshare`, in a cgroup namespace
+/// that the processes inherit.
+fn launch(
+    cgroup: &Cgroup,
+    unshare: bool,
+    inherit: Vec<BorrowedFd<'_>>,
+    root: &mut rootfs::Plan,
+    at: &Path,
+) -> Result<Criu> {
     let entry = cgroup.entry()?;
     let mut enter = || {
         for (fd, path) in &entry.procs {
             rustix::io::write(fd, b"0").context(|| format!("cannot enter the cgroup: {}", path.display()))?;
         }
-        root.make_places(at)
+        root.make_places(at)?;
+        if unshare {
+            nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).context(|| "cannot make a cgroup namespace")?;
+        }
+        Ok(())
     };
     let namespaces = u64::from(CloneFlags::CLONE_NEWNS.bits().cast_unsigned());
     let mut launch = |cgroup| {
@@ -181,6 +200,13 @@ fn launch(cgroup: &Cgroup, inherit: Vec<BorrowedFd<'_>>, root: &mut rootfs::Plan
         }
         criu => criu,
     }
+}
+
+/// Gives our standard streams to the user of a container with a user namespace, who opens them again.
+fn own_streams(config: &Config) -> Result<()> {
+    let (Some(process), Some(linux)) = (config.spec.process(), config.spec.linux()) else { return Ok(()) };
+    let uid = idmap::host_id(linux.uid_mappings().as_deref().unwrap_or_default(), process.user().uid());
+    if process.terminal() == Some(true) { Ok(()) } else { uid.map_or(Ok(()), console::own_streams) }
 }
 
 /// The cgroups that CRIU is in: the container's are below them.

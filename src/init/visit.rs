@@ -10,7 +10,7 @@ use rustix::mount::MountPropagationFlags;
 use super::{Orders, bootstrap};
 use crate::error::{Context, Result};
 use crate::init::channel::InitEnd;
-use crate::{namespaces, rootfs, sys};
+use crate::{namespaces, net, rootfs, sys};
 
 /// What is to be done there.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub enum Work {
     Add(rootfs::Addition),
     /// Unmounts what is mounted at these places.
     Remove(Vec<PathBuf>),
+    /// Sets the loopback interface up.
+    Loopback,
     /// Makes the root read-only.
     ProtectRoot,
 }
@@ -55,6 +57,7 @@ fn ladder(init: &OwnedFd, mut kinds: CloneFlags, mut work: Work) -> Result<()> {
     match work {
         Work::Add(addition) => addition.mount(names),
         Work::Remove(places) => rootfs::remove(&places, names),
+        Work::Loopback => net::loopback_up(),
         Work::ProtectRoot => rootfs::protect_root(),
     }
 }

@@ -32,11 +32,14 @@ pub struct External {
     pub recursive: bool,
 }
 
-/// All of them that the configuration asks for: binds, host's device nodes (which are bound in user namespaces), the
-/// hierarchies of a cgroup v1 host without a cgroup namespace. Some may not be there.
+/// All of them that the configuration asks for: binds, the host's device nodes (which are bound in user namespaces), the
+/// cgroups where no new mount may show them: in a user namespace, and on v1 without a cgroup namespace. Some may not be
+/// there.
 pub fn externals(config: &Config, bundle: &Path, cgroups: &[CgroupMount], unified: bool) -> Vec<External> {
     let linux = config.spec.linux().clone().unwrap_or_default();
-    let namespace = linux.namespaces().iter().flatten().any(|n| n.typ() == LinuxNamespaceType::Cgroup);
+    let listed = |kind| linux.namespaces().iter().flatten().any(|n| n.typ() == kind);
+    let user = listed(LinuxNamespaceType::User);
+    let bound = user || (!unified && !listed(LinuxNamespaceType::Cgroup));
     let root = config.spec.root().as_ref().map(|root| clean(&bundle.join(root.path())));
     let mut all = Vec::new();
     for entry in config.spec.mounts().iter().flatten() {
@@ -49,10 +52,10 @@ pub fn externals(config: &Config, bundle: &Path, cgroups: &[CgroupMount], unifie
         if typ == "bind" || options.flags & MS_BIND != 0 {
             let source = bundle.join(entry.source().as_deref().unwrap_or(Path::new("")));
             all.push(External { place, source, recursive: options.flags & MS_REC != 0 });
-        } else if typ == "cgroup" && !unified && !namespace {
-            let hierarchies = cgroups.iter().filter(|m| !m.hierarchy.is_empty());
-            all.extend(hierarchies.filter_map(|host| {
-                let place = place.join(host.mountpoint.file_name()?);
+        } else if typ == "cgroup" && bound {
+            let v2 = |host: &&CgroupMount| host.hierarchy.is_empty();
+            all.extend(cgroups.iter().filter(|host| v2(host) == unified).filter_map(|host| {
+                let place = if unified { place.clone() } else { place.join(host.mountpoint.file_name()?) };
                 Some(External { place, source: super::cgroup::below(host), recursive: false })
             }));
         }
