@@ -143,6 +143,21 @@ impl Engine {
         if told { vec!["--cgroup-parent", self.c.cgroups_path()] } else { Vec::new() }
     }
 
+    /// An ordinary user's podman keeps a process that holds her user namespace; old ones note it where --tmpdir says.
+    fn end_namespace(&self) {
+        let Some(session) = self.session() else { return };
+        for file in [session.join("libpod/tmp/pause.pid"), self.c.path("tmp/pause.pid")] {
+            let pid = fs::read_to_string(&file).unwrap_or_default();
+            if let Ok(pid) = pid.trim().parse() {
+                let pid = nix::unistd::Pid::from_raw(pid);
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+                let _ = nix::sys::wait::waitpid(pid, None);
+            }
+            // Else the next one would try to join it.
+            let _ = fs::remove_file(&file);
+        }
+    }
+
     /// The root filesystem as a tarball.
     fn tarball(&self) -> PathBuf {
         let path = self.c.path("rootfs.tar");
@@ -170,23 +185,15 @@ impl Drop for Engine {
                 daemon.wait();
             }
         }
-        if let Some(session) = self.session() {
-            // Her podman keeps a process that holds her user namespace; old ones note it where --tmpdir says.
-            for file in [session.join("libpod/tmp/pause.pid"), self.c.path("tmp/pause.pid")] {
-                let pid = fs::read_to_string(&file).unwrap_or_default();
-                if let Ok(pid) = pid.trim().parse() {
-                    let pid = nix::unistd::Pid::from_raw(pid);
-                    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-                    let _ = nix::sys::wait::waitpid(pid, None);
-                }
-                // Else the next one would try to join it.
-                let _ = fs::remove_file(&file);
-            }
-        }
+        self.end_namespace();
         // Monitors clean up when their engine has answered already.
         if !std::thread::panicking() {
             let process = |line: &String| line.starts_with("process");
-            eventually("the end of the engine's helpers", || (!self.c.left().iter().any(process)).then_some(()));
+            eventually("the end of the engine's helpers", || {
+                // One that is late has made another.
+                self.end_namespace();
+                (!self.c.left().iter().any(process)).then_some(())
+            });
         }
         remove_empty(self.c.cgroups_path());
         let _ = fs::remove_dir_all(&self.short);
