@@ -12,6 +12,7 @@ mod binds;
 mod boot;
 mod capabilities;
 mod cgroups;
+mod checkpoint;
 mod cli;
 mod config;
 mod cve_rootfs;

@@ -181,6 +181,13 @@ fn act(words: &[&str]) -> io::Result<()> {
             // SAFETY: a text that lives, and its length.
             tell("sethostname", result(unsafe { libc::sethostname(arg(0).as_ptr().cast(), arg(0).len()) }.into()));
         }
+        // A lock on a file, until it ends.
+        "lock" => {
+            use std::os::fd::IntoRawFd;
+            let file = fs::File::create(arg(0))?.into_raw_fd();
+            // SAFETY: takes numbers.
+            result(unsafe { libc::flock(file, libc::LOCK_EX) }.into())?;
+        }
         "connect" => {
             let mut stream = std::os::unix::net::UnixStream::connect(arg(0))?;
             stream.write_all(args[1..].join(" ").as_bytes())?;
@@ -191,6 +198,22 @@ fn act(words: &[&str]) -> io::Result<()> {
             let mut text = String::new();
             listener.accept()?.0.read_to_string(&mut text)?;
             say(&format!("received {text}"));
+        }
+        // A connection to itself, over which words go once that file is there.
+        "tcp" => {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+            let mut here = std::net::TcpStream::connect(listener.local_addr()?)?;
+            let mut there = listener.accept()?.0;
+            drop(listener);
+            say("connected");
+            act(&["wait-file", arg(0)])?;
+            let done = here.write_all(b"words").and_then(|()| {
+                here.shutdown(std::net::Shutdown::Write)?;
+                let mut text = String::new();
+                there.set_read_timeout(Some(Duration::from_secs(5)))?;
+                there.read_to_string(&mut text).map(|n| n as i64)
+            });
+            tell("tcp", done);
         }
         "notify" => {
             // A datagram to the NOTIFY_SOCKET of the environment.

@@ -118,6 +118,32 @@ fn podman_changes_limits_of_a_container_that_runs() {
     podman.act(&["rm", "--force", "--time", "0", "one"]).ok();
 }
 
+#[test]
+fn podman_checkpoints_a_container_and_restores_it() {
+    needs!(Need::Program("podman"), Need::Criu);
+    deviates!("crun", "this machine's is built without CRIU");
+    let podman = Engine::podman();
+    podman
+        .run(
+            &["-d", "--name", "one"],
+            &["echo", "before", "--", "wait-file", "/tmp/go", "--", "echo", "after", "--", "sleep"],
+        )
+        .run()
+        .ok();
+    eventually("before", || (podman.act(&["logs", "one"]).stdout == "before\n").then_some(()));
+    let pid = || podman.act(&["inspect", "--format", "{{.State.Pid}}", "one"]).ok().stdout.trim().to_owned();
+    let first = pid();
+    podman.act(&["container", "checkpoint", "one"]).ok();
+    let status = podman.act(&["inspect", "--format", "{{.State.Status}} {{.State.Checkpointed}}", "one"]).ok();
+    assert_eq!(status.stdout, "exited true\n");
+    podman.act(&["container", "restore", "one"]).ok();
+    assert_ne!(pid(), first);
+    podman.act(&["exec", "one", "/probe", "write", "/tmp/go"]).ok();
+    eventually("after", || (podman.act(&["logs", "one"]).stdout == "before\nafter\n").then_some(()));
+    podman.act(&["container", "checkpoint", "--leave-running", "one"]).ok();
+    podman.act(&["rm", "--force", "--time", "0", "one"]).ok();
+}
+
 /// What podman does where it is not told who makes cgroups.
 fn scope_by(podman: &Engine) {
     let _calm = crate::systemd::calm();

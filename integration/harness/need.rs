@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex};
 
 use super::suite::{CGROUP_ROOT, User, runtime_kind, suite, version_line};
 
@@ -34,12 +34,18 @@ pub enum Need {
     Program(&'static str),
     /// A kernel at least this new.
     Kernel(u32, u32),
+    /// A kernel older than this.
+    OlderKernel(u32, u32),
     /// A file or directory.
     File(&'static str),
     /// A kind of filesystem that the kernel knows.
     Filesystem(&'static str),
     /// More than one processor.
     TwoCpus,
+    /// A CRIU that works with this kernel.
+    Criu,
+    /// Something that CRIU can do with this kernel, by the name of `criu check --feature`.
+    CriuFeature(&'static str),
     /// A capability of the suite itself, by number.
     Capability(u32),
 }
@@ -78,10 +84,11 @@ impl Need {
             Need::Busybox => absent(suite().busybox.is_some(), "no busybox"),
             Need::Program(name) => absent(on_path(name), &format!("no program {name}")),
             Need::Kernel(major, minor) => {
-                let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-                let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
-                let here: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-                absent(here >= (major, minor), &format!("the kernel is older than {major}.{minor}"))
+                absent(kernel() >= (major, minor), &format!("the kernel is older than {major}.{minor}"))
+            }
+            Need::OlderKernel(major, minor) => {
+                let text = format!("the kernel is not older than {major}.{minor}; the vm guest has one");
+                absent(kernel() < (major, minor), &text)
             }
             Need::File(path) => absent(Path::new(path).exists(), &format!("no {path}")),
             Need::Filesystem(name) => {
@@ -90,6 +97,11 @@ impl Need {
                 absent(there, &format!("the kernel knows no {name}"))
             }
             Need::TwoCpus => absent(std::thread::available_parallelism().is_ok_and(|n| n.get() > 1), "one processor"),
+            Need::Criu => absent(*CRIU, "no CRIU that works with this kernel; the vm guest has one"),
+            Need::CriuFeature(name) => absent(
+                *CRIU && criu(&["check", "--feature", name]),
+                &format!("CRIU has no {name} with this kernel; the vm guest has it"),
+            ),
             Need::Capability(number) => {
                 let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
                 let line = status.lines().find_map(|l| l.strip_prefix("CapEff:")).unwrap_or_default();
@@ -98,6 +110,18 @@ impl Need {
             }
         }
     }
+}
+
+fn kernel() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+static CRIU: LazyLock<bool> = LazyLock::new(|| criu(&["check"]));
+
+fn criu(args: &[&str]) -> bool {
+    on_path("criu") && super::Cmd::new("criu").args(args).run().code == 0
 }
 
 fn on_path(name: &str) -> bool {
