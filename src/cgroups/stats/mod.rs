@@ -27,7 +27,7 @@ pub struct Stats {
     /// Input and output of block devices.
     pub blkio: Blkio,
     /// Huge pages, by their size.
-    pub hugetlb: BTreeMap<String, Hugetlb>,
+    pub hugetlb: BTreeMap<String, Used>,
     /// Nothing: there is no Intel RDT.
     pub intel_rdt: IntelRdt,
     /// Nothing: the runtime makes no interfaces whose traffic it could count.
@@ -127,6 +127,13 @@ pub struct Memory {
 pub struct MemoryEntry {
     /// The largest number where there is none.
     pub limit: u64,
+    #[serde(flatten)]
+    pub used: Used,
+}
+
+/// How much is used, was used at most, and how often more was refused.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Used {
     #[serde(skip_serializing_if = "empty")]
     pub usage: u64,
     #[serde(skip_serializing_if = "empty")]
@@ -179,15 +186,6 @@ pub struct BlkioEntry {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Hugetlb {
-    #[serde(skip_serializing_if = "empty")]
-    pub usage: u64,
-    #[serde(skip_serializing_if = "empty")]
-    pub max: u64,
-    pub failcnt: u64,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct IntelRdt {}
 
 fn empty<T: Default + PartialEq>(value: &T) -> bool {
@@ -232,7 +230,7 @@ mod tests {
         assert_eq!(serde_json::to_string(&stats).unwrap(), none);
         stats.cpu.usage.total = 5;
         stats.cpu.throttling.throttled_periods = 6;
-        stats.memory.kernel_tcp.usage = 7;
+        stats.memory.kernel_tcp.used.usage = 7;
         stats.blkio.io_queued_recursive.push(BlkioEntry { major: 8, minor: 0, op: "Read".into(), value: 9 });
         let value = serde_json::to_value(&stats).unwrap();
         assert_eq!(

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::{Hugetlb, Pressure, Psi};
+use super::{Pressure, Psi, Used};
 use crate::cgroups::{Dir, files};
 use crate::error::{Error, Result};
 
@@ -76,8 +76,8 @@ impl Files {
     /// The counts of huge pages: files of a size, of which some may have another name in older kernels.
     pub(super) fn hugetlb(
         &self,
-        read: impl Fn(&Files, &str) -> Result<Option<Hugetlb>>,
-    ) -> Result<BTreeMap<String, Hugetlb>> {
+        read: impl Fn(&Files, &str) -> Result<Option<Used>>,
+    ) -> Result<BTreeMap<String, Used>> {
         let mut all = BTreeMap::new();
         let sizes = std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
         for size in sizes.filter_map(|entry| page_size(entry.file_name().to_str()?)) {

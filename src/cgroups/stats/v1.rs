@@ -1,7 +1,7 @@
 //! Statistics of v1: each controller in its own hierarchy.
 
 use super::read::{Files, list};
-use super::{Blkio, BlkioEntry, Hugetlb, MemoryEntry, Stats};
+use super::{Blkio, BlkioEntry, MemoryEntry, Stats, Used};
 use crate::cgroups::Cgroup;
 use crate::error::Result;
 
@@ -88,9 +88,11 @@ fn memory(files: &Files, stats: &mut Stats) -> Result<()> {
         let count = |name: &str| files.count(&format!("memory{part}.{name}"));
         Ok(MemoryEntry {
             limit: count("limit_in_bytes")?,
-            usage: count("usage_in_bytes")?,
-            max: count("max_usage_in_bytes")?,
-            failcnt: count("failcnt")?,
+            used: Used {
+                usage: count("usage_in_bytes")?,
+                max: count("max_usage_in_bytes")?,
+                failcnt: count("failcnt")?,
+            },
         })
     };
     let memory = &mut stats.memory;
@@ -172,7 +174,7 @@ fn hugetlb(files: &Files, stats: &mut Stats) -> Result<()> {
             let count = |name: &str| files.count(&format!("hugetlb.{size}{part}.{name}"));
             if let Some(usage) = files.number(&format!("hugetlb.{size}{part}.usage_in_bytes"))? {
                 let (max, failcnt) = (count("max_usage_in_bytes")?, count("failcnt")?);
-                return Ok(Some(Hugetlb { usage, max, failcnt }));
+                return Ok(Some(Used { usage, max, failcnt }));
             }
         }
         Ok(None)

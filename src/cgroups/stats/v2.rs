@@ -1,7 +1,7 @@
 //! Statistics of v2, under the names that those of v1 have.
 
 use super::read::Files;
-use super::{Blkio, BlkioEntry, Hugetlb, MemoryEntry, Stats};
+use super::{Blkio, BlkioEntry, MemoryEntry, Stats, Used};
 use crate::error::Result;
 
 pub(super) fn read(files: &Files, stats: &mut Stats) -> Result<()> {
@@ -16,7 +16,7 @@ pub(super) fn read(files: &Files, stats: &mut Stats) -> Result<()> {
             usage = files.number(&format!("hugetlb.{size}.current"))?;
         }
         let failures = files.table(&format!("hugetlb.{size}.events"))?.get("max").copied().unwrap_or_default();
-        Ok(usage.map(|usage| Hugetlb { usage, max: 0, failcnt: failures }))
+        Ok(usage.map(|usage| Used { usage, max: 0, failcnt: failures }))
     })?;
     Ok(())
 }
@@ -39,7 +39,7 @@ fn memory(files: &Files, stats: &mut Stats) -> Result<()> {
     let entry = |part: &str| -> Result<Option<MemoryEntry>> {
         let Some(usage) = files.number(&format!("memory{part}.current"))? else { return Ok(None) };
         let count = |name: &str| files.count(&format!("memory{part}.{name}"));
-        Ok(Some(MemoryEntry { limit: count("max")?, usage, max: count("peak")?, failcnt: 0 }))
+        Ok(Some(MemoryEntry { limit: count("max")?, used: Used { usage, max: count("peak")?, failcnt: 0 } }))
     };
     let memory = &mut stats.memory;
     memory.raw = files.table("memory.stat")?;
@@ -49,9 +49,7 @@ fn memory(files: &Files, stats: &mut Stats) -> Result<()> {
     let swap = entry(".swap")?.unwrap_or_default();
     memory.swap = MemoryEntry {
         limit: swap.limit.saturating_add(if swap.limit == u64::MAX { 0 } else { usage.limit }),
-        usage: swap.usage + usage.usage,
-        max: 0,
-        failcnt: 0,
+        used: Used { usage: swap.used.usage + usage.used.usage, max: 0, failcnt: 0 },
     };
     memory.usage = usage;
     Ok(())

@@ -3,11 +3,12 @@
 //! The configuration speaks the language of v1 (shares, memory and swap together); on v2 it is translated as runc does.
 //! In most fields 0 means "not set".
 
+mod v1;
+mod v2;
+
 use std::borrow::Cow;
 
-use oci_spec::runtime::{
-    LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxNetwork, LinuxResources, LinuxThrottleDevice,
-};
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxResources, LinuxThrottleDevice};
 
 use crate::error::{Cause, Error, Result};
 
@@ -88,17 +89,17 @@ pub(super) fn plan(resources: Option<&LinuxResources>, pids_limit: Option<i64>, 
     }
     let Some(resources) = resources else { return Ok(writes) };
     if let Some(memory) = resources.memory() {
-        if unified { memory_v2(memory, &mut writes)? } else { memory_v1(memory, &mut writes)? }
+        if unified { v2::memory(memory, &mut writes)? } else { v1::memory(memory, &mut writes)? }
     }
     if let Some(io) = resources.block_io() {
         check_weights(io)?;
-        if unified { io_v2(io, &mut writes) } else { io_v1(io, &mut writes) }
+        if unified { v2::io(io, &mut writes) } else { v1::io(io, &mut writes) }
     }
     if let Some(cpu) = resources.cpu() {
         if unified {
-            cpu_v2(cpu, &mut writes);
+            v2::cpu(cpu, &mut writes);
         } else {
-            cpu_v1(cpu, &mut writes)?;
+            v1::cpu(cpu, &mut writes)?;
         }
         cpuset(cpu, &mut writes);
     }
@@ -106,7 +107,7 @@ pub(super) fn plan(resources: Option<&LinuxResources>, pids_limit: Option<i64>, 
         hugepages(index, limit, unified, &mut writes)?;
     }
     if let Some(network) = resources.network().as_ref().filter(|_| !unified) {
-        network_v1(network, &mut writes);
+        v1::network(network, &mut writes);
     }
     rdma(resources, &mut writes);
     self::unified(resources, unified, &mut writes)?;
@@ -157,156 +158,9 @@ fn pids(limit: i64) -> Write {
     Write::new("pids.limit", "pids", "pids.max", value)
 }
 
-fn memory_v1(memory: &LinuxMemory, writes: &mut Vec<Write>) -> Result<()> {
-    let set = |value: Option<i64>| value.filter(|&value| value != 0);
-    let (limit, swap) = (set(memory.limit()), set(memory.swap()));
-    // Each of the two bounds the other, so one of them may have to wait for its turn.
-    if let Some(limit) = limit {
-        writes.push(Write::new("memory.limit", "memory", "memory.limit_in_bytes", limit).ordered());
-    }
-    let swap_file = "memory.memsw.limit_in_bytes";
-    match (limit, swap) {
-        (_, Some(swap)) => writes.push(Write::new("memory.swap", "memory", swap_file, swap).ordered()),
-        // No limit of memory means none of swap either.
-        (Some(-1), None) => {
-            writes.push(Write::new("memory.limit", "memory", swap_file, -1).or(Missing::Skip).ordered());
-        }
-        _ => {}
-    }
-    if let Some(reservation) = set(memory.reservation()) {
-        writes.push(Write::new("memory.reservation", "memory", "memory.soft_limit_in_bytes", reservation));
-    }
-    if let Some(tcp) = set(memory.kernel_tcp()) {
-        writes.push(Write::new("memory.kernelTCP", "memory", "memory.kmem.tcp.limit_in_bytes", tcp));
-    }
-    if memory.disable_oom_killer() == Some(true) {
-        writes.push(Write::new("memory.disableOOMKiller", "memory", "memory.oom_control", 1));
-    }
-    match memory.swappiness() {
-        // -1 as an unsigned number: the default of some engines.
-        None | Some(u64::MAX) => {}
-        Some(value @ 0..=100) => writes.push(Write::new("memory.swappiness", "memory", "memory.swappiness", value)),
-        Some(value) => {
-            let why = format!("invalid memory swappiness value: {value} (valid range is 0-100)");
-            return Err(fault("memory.swappiness", why));
-        }
-    }
-    Ok(())
-}
-
-fn memory_v2(memory: &LinuxMemory, writes: &mut Vec<Write>) -> Result<()> {
-    let or_max = |value: i64| if value == -1 { "max".to_string() } else { value.to_string() };
-    let limit = memory.limit().unwrap_or_default();
-    let swap = memory.swap().unwrap_or_default();
-    if let Some(value) = swap_v2(limit, swap)? {
-        let harmless = matches!(value, -1 | 0);
-        let write = Write::new("memory.swap", "memory", "memory.swap.max", or_max(value));
-        // Without swap in the kernel, none and any amount are the same.
-        writes.push(if harmless { write.or(Missing::Skip) } else { write });
-    }
-    if limit != 0 {
-        writes.push(Write::new("memory.limit", "memory", "memory.max", or_max(limit)));
-    }
-    if let Some(reservation) = memory.reservation().filter(|&value| value != 0) {
-        writes.push(Write::new("memory.reservation", "memory", "memory.low", or_max(reservation)));
-    }
-    Ok(())
-}
-
-/// The limit of swap alone, from those of memory and of both together.
-fn swap_v2(limit: i64, both: i64) -> Result<Option<i64>> {
-    match (limit, both) {
-        (-1, 0) => Ok(Some(-1)),
-        (_, 0) => Ok(None),
-        (_, -1) => Ok(Some(-1)),
-        (-1, both) => Ok(Some(both)),
-        (0, _) => Err(fault("memory.swap", "unable to set swap limit without memory limit")),
-        (limit, _) if limit < 0 => Err(fault("memory.limit", format!("invalid memory value: {limit}"))),
-        (limit, both) if both < limit => Err(fault("memory.swap", "memory+swap limit should be >= memory limit")),
-        (limit, both) => Ok(Some(both - limit)),
-    }
-}
-
-/// The range of `cpu.shares`, which the kernel keeps without a word.
-const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
-
-fn cpu_v1(cpu: &LinuxCpu, writes: &mut Vec<Write>) -> Result<()> {
-    let mut add = |field: &str, file: &'static str, value: String| {
-        writes.push(Write::new(&format!("cpu.{field}"), "cpu", file, value).ordered());
-    };
-    if let Some(shares) = own_shares(cpu) {
-        let bound = shares.clamp(*SHARES.start(), *SHARES.end());
-        if shares != bound {
-            let word = if shares > bound { "maximum" } else { "minimum" };
-            return Err(fault("cpu.shares", format!("the {word} allowed cpu-shares is {bound}, not {shares}")));
-        }
-        add("shares", "cpu.shares", shares.to_string());
-    }
-    // Quota and burst are checked against each other, and quota by period against the parent's.
-    if let Some(period) = cpu.period().filter(|&period| period != 0) {
-        add("period", "cpu.cfs_period_us", period.to_string());
-    }
-    if let Some(quota) = cpu.quota().filter(|&quota| quota != 0) {
-        add("quota", "cpu.cfs_quota_us", quota.to_string());
-    }
-    // Before the real-time values, as processes of that class can only join a group that has a budget.
-    if let Some(period) = cpu.realtime_period().filter(|&period| period != 0) {
-        add("realtimePeriod", "cpu.rt_period_us", period.to_string());
-    }
-    if let Some(runtime) = cpu.realtime_runtime().filter(|&runtime| runtime != 0) {
-        add("realtimeRuntime", "cpu.rt_runtime_us", runtime.to_string());
-    }
-    if let Some(idle) = cpu.idle() {
-        add("idle", "cpu.idle", idle.to_string());
-    }
-    if let Some(burst) = cpu.burst() {
-        // Kernels before 5.14 have no bursts.
-        let write = Write::new("cpu.burst", "cpu", "cpu.cfs_burst_us", burst).or(Missing::Skip).ordered();
-        writes.push(write);
-    }
-    Ok(())
-}
-
-fn cpu_v2(cpu: &LinuxCpu, writes: &mut Vec<Write>) {
-    let mut add = |field: &str, file: &'static str, value: String| {
-        writes.push(Write::new(&format!("cpu.{field}"), "cpu", file, value).ordered());
-    };
-    if let Some(idle) = cpu.idle() {
-        add("idle", "cpu.idle", idle.to_string());
-    }
-    if let Some(shares) = own_shares(cpu) {
-        add("shares", "cpu.weight", weight(shares).to_string());
-    }
-    let quota = cpu.quota().filter(|&quota| quota != 0);
-    let period = cpu.period().filter(|&period| period != 0);
-    if quota.is_some() || period.is_some() {
-        let amount = quota.filter(|&quota| quota > 0).map_or("max".to_string(), |quota| quota.to_string());
-        let field = if quota.is_some() { "quota" } else { "period" };
-        // The kernel's default is a period of 100 ms.
-        add(field, "cpu.max", format!("{amount} {}", period.unwrap_or(100_000)));
-    }
-    if let Some(burst) = cpu.burst() {
-        add("burst", "cpu.max.burst", burst.to_string());
-    }
-}
-
 /// The shares that can be set: an idle cgroup has a weight of its own, and the kernel refuses another one.
 fn own_shares(cpu: &LinuxCpu) -> Option<u64> {
     cpu.shares().filter(|&shares| shares != 0 && cpu.idle() != Some(1))
-}
-
-/// Shares (2 to 262144, 1024 by default) as a weight (1 to 10000, 100 by default): a curve through these three points,
-/// quadratic in the logarithms, so that a container of default shares has the default weight.
-fn weight(shares: u64) -> u64 {
-    match shares {
-        0..=2 => 1,
-        262_144.. => 10_000,
-        _ => {
-            let log = (shares as f64).log2();
-            let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
-            10_f64.powf(exponent).ceil() as u64
-        }
-    }
 }
 
 fn cpuset(cpu: &LinuxCpu, writes: &mut Vec<Write>) {
@@ -343,60 +197,6 @@ fn check_weights(io: &LinuxBlockIo) -> Result<()> {
     Ok(())
 }
 
-fn io_v1(io: &LinuxBlockIo, writes: &mut Vec<Write>) {
-    let set = |value: Option<u16>| value.filter(|&value| value != 0);
-    let bfq = |file, value: &str| Missing::Or(file, value.to_string());
-    if let Some(weight) = set(io.weight()).map(|weight| weight.to_string()) {
-        let write = Write::new("blockIO.weight", "blkio", "blkio.weight", &weight);
-        writes.push(write.or(bfq("blkio.bfq.weight", &weight)));
-    }
-    if let Some(weight) = set(io.leaf_weight()) {
-        writes.push(Write::new("blockIO.leafWeight", "blkio", "blkio.leaf_weight", weight));
-    }
-    for (index, device) in io.weight_device().iter().flatten().enumerate() {
-        let field = format!("blockIO.weightDevice[{index}]");
-        let line = |weight| format!("{}:{} {weight}", device.major(), device.minor());
-        if let Some(line) = set(device.weight()).map(line) {
-            let write = Write::new(&field, "blkio", "blkio.weight_device", &line);
-            writes.push(write.or(bfq("blkio.bfq.weight_device", &line)));
-        }
-        if let Some(weight) = set(device.leaf_weight()) {
-            writes.push(Write::new(&field, "blkio", "blkio.leaf_weight_device", line(weight)));
-        }
-    }
-    for (field, file, _, devices) in throttles(io) {
-        for (index, device) in devices.iter().flatten().enumerate() {
-            let line = format!("{}:{} {}", device.major(), device.minor(), device.rate());
-            writes.push(Write::new(&format!("blockIO.{field}[{index}]"), "blkio", file, line));
-        }
-    }
-}
-
-fn io_v2(io: &LinuxBlockIo, writes: &mut Vec<Write>) {
-    let set = |value: Option<u16>| value.filter(|&value| value != 0);
-    // The BFQ scheduler takes the weights of v1; the kernel's general weight has another range.
-    let general = |weight: u16| 1 + u64::from(weight.saturating_sub(10)) * 9999 / 990;
-    if let Some(weight) = set(io.weight()) {
-        let write = Write::new("blockIO.weight", "io", "io.bfq.weight", weight);
-        writes.push(write.or(Missing::Or("io.weight", general(weight).to_string())));
-    }
-    for (index, device) in io.weight_device().iter().flatten().enumerate() {
-        let Some(weight) = set(device.weight()) else { continue };
-        let line = |weight: u64| format!("{}:{} {weight}", device.major(), device.minor());
-        let field = format!("blockIO.weightDevice[{index}].weight");
-        let write = Write::new(&field, "io", "io.bfq.weight", line(weight.into()));
-        writes.push(write.or(Missing::Or("io.weight", line(general(weight)))));
-    }
-    for (field, _, key, devices) in throttles(io) {
-        for (index, device) in devices.iter().flatten().enumerate() {
-            // 0 is no limit in the configuration, and refused by the kernel.
-            let rate = if device.rate() == 0 { "max".to_string() } else { device.rate().to_string() };
-            let line = format!("{}:{} {key}={rate}", device.major(), device.minor());
-            writes.push(Write::new(&format!("blockIO.{field}[{index}]"), "io", "io.max", line));
-        }
-    }
-}
-
 /// The limit of pages that are used, and where the kernel has it (5.7) the one of pages that are reserved.
 fn hugepages(index: usize, limit: &LinuxHugepageLimit, unified: bool, writes: &mut Vec<Write>) -> Result<()> {
     let size = limit.page_size();
@@ -409,16 +209,6 @@ fn hugepages(index: usize, limit: &LinuxHugepageLimit, unified: bool, writes: &m
     writes.push(Write::new(&field, "hugetlb", file(""), limit.limit()));
     writes.push(Write::new(&field, "hugetlb", file(".rsvd"), limit.limit()).or(Missing::Skip));
     Ok(())
-}
-
-fn network_v1(network: &LinuxNetwork, writes: &mut Vec<Write>) {
-    if let Some(class) = network.class_id().filter(|&class| class != 0) {
-        writes.push(Write::new("network.classID", "net_cls", "net_cls.classid", class));
-    }
-    for (index, priority) in network.priorities().iter().flatten().enumerate() {
-        let line = format!("{} {}", priority.name(), priority.priority());
-        writes.push(Write::new(&format!("network.priorities[{index}]"), "net_prio", "net_prio.ifpriomap", line));
-    }
 }
 
 fn rdma(resources: &LinuxResources, writes: &mut Vec<Write>) {
@@ -588,16 +378,6 @@ mod tests {
             let text = refusal(json, unified);
             assert!(text.contains(want), "{text}");
         }
-    }
-
-    #[test]
-    fn shares_become_weights_on_the_known_curve() {
-        let known = [(1, 1), (2, 1), (3, 2), (102, 17), (1024, 100), (4096, 303), (262_143, 10_000), (262_144, 10_000)];
-        for (shares, want) in known {
-            let got = weight(shares);
-            assert!(got.abs_diff(want) <= 1, "{shares}: {got}, not {want}");
-        }
-        assert_eq!((weight(1024), weight(2), weight(262_144)), (100, 1, 10_000));
     }
 
     #[test]
