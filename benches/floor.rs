@@ -265,7 +265,10 @@ fn filesystem(bundle: &Bundle) -> Result<()> {
     }
     nix::unistd::pivot_root(".", ".").context(|| "pivot_root")?;
     umount2(".", MntFlags::MNT_DETACH).context(|| "umount2")?;
-    at(NONE, "/", NONE, bind | MsFlags::MS_REMOUNT | ro, NONE)?;
+    if mount(NONE, "/", NONE, bind | MsFlags::MS_REMOUNT | ro, NONE).is_err() {
+        // A user namespace has to keep what the host's mount has.
+        at(NONE, "/", NONE, bind | MsFlags::MS_REMOUNT | ro | nosuid | nodev, NONE)?;
+    }
     for file in MASKED_FILES {
         passed(mount(Some("/dev/null"), format!("/proc/{file}").as_str(), NONE, bind, NONE))?;
     }
@@ -362,24 +365,24 @@ fn exec(dir: &str, args: &[CString]) -> Result<i32> {
         open(format!("{cgroup}/tasks").as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()).context(|| "tasks")
     });
     let tasks = tasks.collect::<Result<Vec<_>>>()?;
-    let mut flags = CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWNS;
-    if v2 {
-        flags |= CloneFlags::CLONE_NEWCGROUP;
-    }
+    // The pid namespace holds for children only, and a process cannot go into a cgroup beyond its cgroup namespace.
+    let mut first = CloneFlags::CLONE_NEWPID;
     if user {
-        flags |= CloneFlags::CLONE_NEWUSER;
+        first |= CloneFlags::CLONE_NEWUSER;
     }
-    nix::sched::setns(&pidfd, flags).context(|| "setns")?;
+    let mut rest =
+        CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWNS;
+    if v2 {
+        rest |= CloneFlags::CLONE_NEWCGROUP;
+    }
+    nix::sched::setns(&pidfd, first).context(|| "setns")?;
     match clone3(0, cgroup.as_ref().map(AsFd::as_fd))? {
         Clone::Child => {
             let child = || {
                 for tasks in &tasks {
                     nix::unistd::write(tasks, b"0").context(|| "tasks")?;
                 }
+                nix::sched::setns(&pidfd, rest).context(|| "setns")?;
                 restrict(&None, true)?;
                 Err(program(args))
             };

@@ -41,7 +41,7 @@ impl Trace {
 
 /// After that long without a system call, what is left waits: a container for its start.
 const QUIET: Duration = Duration::from_millis(60);
-const LONGEST: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// Runs a command to its end. `program` is the file that becomes the container's program. This process must have one
 /// thread.
@@ -209,7 +209,8 @@ impl Tracer {
         }
         let begin = Instant::now();
         while begin.elapsed() < LONGEST {
-            match waitpid(None, Some(WaitPidFlag::__WALL)) {
+            match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),
                 Ok(WaitStatus::PtraceEvent(pid, ..)) => drop(ptrace::cont(pid, None)),
                 Err(Errno::ECHILD) => return,
                 _ => {}
