@@ -269,22 +269,27 @@ fn mounts_of_the_host_are_there_again() {
 }
 
 #[test]
-fn a_network_namespace_that_was_joined_is_joined_again() {
+fn namespaces_that_were_joined_are_joined_again() {
     needs!(Need::Criu);
-    let holder = Container::new(["sleep"]);
-    holder.started();
-    let mut c = program(PROGRAM);
-    let path = format!("/proc/{}/ns/net", holder.pid());
-    c.edit(|config| {
-        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
-        namespaces.iter_mut().find(|n| n["type"] == "network").unwrap()["path"] = json!(path);
-    });
-    c.started().wait_for("before");
-    checkpoint(&c, &[]).ok();
-    restore(&c);
-    let inode = |path: String| fs::metadata(path).unwrap().ino();
-    assert_eq!(inode(format!("/proc/{}/ns/net", c.pid())), inode(path));
-    goes_on(&c);
+    for (kind, file) in [("network", "net"), ("pid", "pid"), ("ipc", "ipc"), ("uts", "uts")] {
+        let holder = Container::new(["sleep"]);
+        holder.started();
+        let mut c = program(PROGRAM);
+        let path = format!("/proc/{}/ns/{file}", holder.pid());
+        c.edit(|config| {
+            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.iter_mut().find(|n| n["type"] == kind).unwrap()["path"] = json!(path);
+            config.as_object_mut().unwrap().remove("hostname");
+        });
+        c.started().wait_for("before");
+        checkpoint(&c, &[]).ok();
+        // Until it is reaped, the old init has its pid.
+        c.nothing_left();
+        restore(&c);
+        let inode = |path: String| fs::metadata(path).unwrap().ino();
+        assert_eq!(inode(format!("/proc/{}/ns/{file}", c.pid())), inode(path), "{kind}");
+        goes_on(&c);
+    }
 }
 
 #[test]
