@@ -94,7 +94,7 @@ pub(crate) fn names() -> Vec<String> {
 pub(crate) fn measure(host: &Host, options: &Options, runtimes: &[Runtime], report: &mut Report<'_>) -> Result<()> {
     let mut random = Random::new();
     for case in all().into_iter().filter(|case| options.wants(&case.name)) {
-        if case.variant.systemd && !host.systemd {
+        if (case.variant.systemd && !host.systemd) || (case.variant.limits && !host.limits) {
             continue;
         }
         let rounds = if case.variant.mounts == 1000 { options.rounds.div_ceil(3) } else { options.rounds };

@@ -41,6 +41,8 @@ pub(crate) struct Host {
     pub(crate) cgroup: String,
     /// Whether systemd can make cgroups here.
     pub(crate) systemd: bool,
+    /// Whether memory, processor time and processes can be limited here.
+    pub(crate) limits: bool,
 }
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -68,7 +70,11 @@ pub(crate) fn prepare(view: Option<View>) -> Result<Option<Host>> {
         }
     };
     let name = format!("vessel-bench-{}", std::process::id());
+    let controllers = fs::read_to_string(Path::new(ROOT).join("cgroup.controllers")).unwrap_or_default();
+    let limits =
+        view == View::V1 || ["cpu", "memory", "pids"].iter().all(|c| controllers.split_whitespace().any(|w| w == *c));
     let host = Host {
+        limits,
         view,
         work: std::env::temp_dir().join(&name),
         run: Path::new("/run").join(&name),

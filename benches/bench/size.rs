@@ -105,7 +105,7 @@ pub(crate) fn traced(host: &Host, runtime: &Runtime, variant: &Variant, sleeps: 
 /// The smallest memory limit, in KiB, with which `run` of /bin/true succeeds three times; none where memory cannot be
 /// limited.
 fn smallest_limit(host: &Host, runtime: &Runtime) -> Result<Option<u64>> {
-    if runtime.floor {
+    if runtime.floor || !host.limits {
         return Ok(None);
     }
     let starts = |kib: u64| -> Result<bool> {
