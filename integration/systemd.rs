@@ -3,6 +3,7 @@
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -118,11 +119,14 @@ fn limits_and_devices_outlive_a_reload() {
         ]);
     });
     c.started();
+    let pid = c.pid();
     let check = || {
         assert_eq!(c.cgroup_file("", "pids.max"), "31");
         assert_eq!(c.cgroup_file("", "memory.high"), "50003968");
-        let out = c.exec(["open", "/dev/yes", "r", "--", "open", "/dev/no", "r"]).ok().stdout;
-        assert_eq!(out.lines().collect::<Vec<_>>(), ["open ok 0", "open EPERM"]);
+        let tries = ["open", "/dev/yes", "r", "--", "open", "/dev/no", "r", "--", "open", "/dev/yes", "w"];
+        let out = c.exec(tries).ok().stdout;
+        assert_eq!(out.lines().collect::<Vec<_>>(), ["open ok 0", "open EPERM", "open EPERM"]);
+        assert_eq!((c.status().as_str(), c.pid()), ("running", pid), "it is the same container");
     };
     check();
     for command in ["daemon-reload", "daemon-reexec"] {
@@ -154,6 +158,170 @@ fn changed_limits_are_told_to_systemd() {
     // systemd has no period where there is no limit.
     c.command("update", ["--cpu-quota", "-1", "--cpu-period", "50000"]).arg(&c.id).run().ok();
     assert_eq!(c.cgroup_file("", "cpu.max"), "max 50000");
+}
+
+/// The disk of the file system in which the container lies, as systemd and the kernel name it.
+fn disk(c: &Container) -> Option<String> {
+    let number = fs::metadata(c.bundle()).unwrap().dev();
+    let name = format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number));
+    Path::new("/sys/dev/block").join(&name).exists().then_some(name)
+}
+
+#[test]
+fn every_limit_is_a_property_and_a_file() {
+    let _alone = alone();
+    deviates!("runc", "leaves throttling, zswap and more to the cgroup's files");
+    deviates!("crun", "leaves throttling and more to the cgroup's files");
+    needs!(Need::Systemd, Need::CgroupV2, Need::Controller("memory"), Need::Controller("io"));
+    let mut c = scoped(["sleep"], |config| {
+        config["linux"]["resources"] = json!({
+            "memory": {"limit": 67_108_864, "reservation": 33_554_432, "swap": 100_663_296},
+            "pids": {"limit": 32},
+            "cpu": {"shares": 512, "quota": 50_000, "period": 200_000},
+            "unified": {
+                "memory.min": "8388608", "memory.high": "50331648", "memory.oom.group": "1",
+                "memory.zswap.max": "4194304", "memory.zswap.writeback": "0"
+            }
+        });
+    });
+    let disk = disk(&c);
+    if let Some((major, minor)) = disk.as_ref().and_then(|disk| disk.split_once(':')) {
+        let device = |rate: u64| json!([{"major": number(major), "minor": number(minor), "rate": rate}]);
+        c.edit(|config| {
+            config["linux"]["resources"]["blockIO"] = json!({
+                "throttleReadBpsDevice": device(1_048_576), "throttleWriteBpsDevice": device(2_097_152),
+                "throttleReadIOPSDevice": device(1000), "throttleWriteIOPSDevice": device(2000)
+            });
+        });
+    }
+    c.started();
+    for (name, want) in [
+        ("MemoryMax", "67108864"),
+        ("MemorySwapMax", "33554432"),
+        ("MemoryLow", "33554432"),
+        ("MemoryMin", "8388608"),
+        ("MemoryHigh", "50331648"),
+        ("MemoryZSwapMax", "4194304"),
+        ("MemoryZSwapWriteback", "no"),
+        ("OOMPolicy", "kill"),
+        ("TasksMax", "32"),
+        ("CPUWeight", "59"),
+        ("CPUQuotaPerSecUSec", "250ms"),
+        ("CPUQuotaPeriodUSec", "200ms"),
+    ] {
+        assert_eq!(property(&unit(&c), name), want, "{name}");
+    }
+    let files = [
+        ("memory.max", "67108864"),
+        ("memory.swap.max", "33554432"),
+        ("memory.low", "33554432"),
+        ("memory.min", "8388608"),
+        ("memory.high", "50331648"),
+        ("memory.zswap.max", "4194304"),
+        ("memory.zswap.writeback", "0"),
+        ("memory.oom.group", "1"),
+        ("pids.max", "32"),
+        ("cpu.weight", "59"),
+        ("cpu.max", "50000 200000"),
+    ];
+    let check = || {
+        for (file, want) in files {
+            assert_eq!(c.cgroup_file("", file), want, "{file}");
+        }
+        if let Some(disk) = &disk {
+            let want = format!("{disk} rbps=1048576 wbps=2097152 riops=1000 wiops=2000");
+            assert_eq!(c.cgroup_file("", "io.max"), want);
+        }
+    };
+    check();
+    if let Some(disk) = &disk {
+        for (name, want) in [
+            ("IOReadBandwidthMax", 1_048_576),
+            ("IOWriteBandwidthMax", 2_097_152),
+            ("IOReadIOPSMax", 1000),
+            ("IOWriteIOPSMax", 2000),
+        ] {
+            assert_eq!(property(&unit(&c), name), format!("/dev/block/{disk} {want}"), "{name}");
+        }
+    }
+    for command in ["daemon-reload", "daemon-reexec"] {
+        systemctl(&[command]);
+        check();
+    }
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().unwrap()
+}
+
+#[test]
+fn idle_is_a_weight_of_systemds() {
+    let _alone = alone();
+    deviates!("runc", "keeps the weight of an idle scope");
+    deviates!("crun", "makes a cgroup within it");
+    needs!(Need::Systemd, Need::CgroupV2, Need::Controller("cpu"));
+    let c = scoped(["sleep"], |config| config["linux"]["resources"] = json!({"cpu": {"shares": 512, "idle": 1}}));
+    c.started();
+    let check = |idle: &str, weight: &str, shown: &str| {
+        assert_eq!((&*c.cgroup_file("", "cpu.idle"), &*c.cgroup_file("", "cpu.weight")), (idle, weight));
+        assert_eq!(property(&unit(&c), "CPUWeight"), shown);
+    };
+    // The kernel's own weight of what is idle.
+    check("1", "1", "idle");
+    systemctl(&["daemon-reload"]);
+    check("1", "1", "idle");
+    let update = |cpu: Value| {
+        let resources = json!({"cpu": cpu}).to_string();
+        c.command("update", ["--resources", "-"]).arg(&c.id).stdin(resources).run().ok();
+    };
+    update(json!({"idle": 0}));
+    check("0", "100", "100");
+    systemctl(&["daemon-reload"]);
+    check("0", "100", "100");
+    update(json!({"idle": 1}));
+    check("1", "1", "idle");
+    // Another weight ends it.
+    update(json!({"shares": 512}));
+    check("0", "59", "59");
+}
+
+#[test]
+fn a_failed_update_puts_the_properties_back() {
+    let _alone = alone();
+    deviates!("runc", "writes its state in another way");
+    deviates!("crun", "writes its state in another way");
+    needs!(Need::Systemd, Need::CgroupV2);
+    let c = scoped(["sleep"], |config| {
+        config["linux"]["resources"] = json!({
+            "pids": {"limit": 32}, "memory": {"limit": 67_108_864}, "cpu": {"quota": 50_000, "period": 200_000}
+        });
+    });
+    c.started();
+    // The limits are set before the state is written, which fails where no file may grow.
+    let script = "trap '' XFSZ; ulimit -f 0; exec \"$@\"";
+    let update = Cmd::new(Path::new("sh")).args(["-c", script, "sh"]).arg(&suite().runtime).arg("--root").arg(c.root());
+    let flags = ["update", "--pids-limit", "20", "--memory", "50331648", "--cpu-quota", "10000"];
+    update.args(flags).arg(&c.id).run().exits(1);
+    let check = || {
+        for (name, want) in [("TasksMax", "32"), ("MemoryMax", "67108864"), ("CPUQuotaPerSecUSec", "250ms")] {
+            assert_eq!(property(&unit(&c), name), want, "{name}");
+        }
+        for (file, want) in [("pids.max", "32"), ("memory.max", "67108864"), ("cpu.max", "50000 200000")] {
+            assert_eq!(c.cgroup_file("", file), want, "{file}");
+        }
+    };
+    check();
+    systemctl(&["daemon-reload"]);
+    check();
+}
+
+#[test]
+fn a_process_of_the_container_that_runs_out_of_memory_does_not_stop_the_scope() {
+    let _calm = calm();
+    needs!(Need::Systemd, Need::CgroupV2);
+    let c = scoped(["sleep"], |_| {});
+    c.started();
+    assert_eq!(property(&unit(&c), "OOMPolicy"), "continue");
 }
 
 #[test]
@@ -222,6 +390,26 @@ fn a_failed_creation_leaves_no_scope() {
     c.run().exits(1);
     eventually("the end of the scope", || (!known(&unit(&c))).then_some(()));
     c.nothing_left();
+}
+
+#[test]
+fn an_init_that_fails_while_systemd_makes_its_scope_leaves_none() {
+    let _calm = calm();
+    needs!(Need::Systemd, Need::CgroupV2);
+    // At once, and in a moment.
+    for source in ["tmpfs", "proc"] {
+        let c = scoped(["echo", "must not run"], |config| {
+            let mounts = config["mounts"].as_array_mut().unwrap();
+            let wrong = json!({"destination": "/x", "type": source, "source": source, "options": ["nonsense=1"]});
+            mounts.insert(if source == "tmpfs" { 0 } else { mounts.len() }, wrong);
+        });
+        for _ in 0..5 {
+            let out = c.run().exits(1);
+            assert!(out.stderr.contains("mount"), "{out}");
+            assert!(!known(&unit(&c)), "the scope is left");
+        }
+        c.nothing_left();
+    }
 }
 
 #[test]

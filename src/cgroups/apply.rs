@@ -11,7 +11,7 @@ use rustix::fs::{Access, AtFlags};
 use rustix::io::Errno;
 
 use super::limits::{self, Missing, Write};
-use super::{Cgroup, Undo, files, make, systemd};
+use super::{Cgroup, Dir, Undo, files, make, systemd};
 use crate::error::{Error, Result};
 
 /// Sets the limits of `resources`.
@@ -40,13 +40,29 @@ pub(super) fn cpu_max(cgroup: &Cgroup) -> Option<(i64, u64)> {
     Some((quota, period.parse().ok()?))
 }
 
-/// Writes `cpu.max` again: the period of a quota that is no limit is none to systemd, which sets the default.
-pub(super) fn period(cgroup: &Cgroup, resources: &LinuxResources) -> Result<()> {
-    let mut writes = limits::plan(Some(resources), None, cgroup.unified)?;
+/// Tells systemd, where it is the driver, of limits that were changed.
+pub(super) fn tell(
+    cgroup: &Cgroup,
+    resources: &LinuxResources,
+    pids_limit: Option<i64>,
+    undo: &mut Undo,
+) -> Result<()> {
+    let Some((unit, dir)) = cgroup.unit.as_ref().zip(cgroup.v2()) else { return Ok(()) };
+    let mut writes = limits::plan(Some(resources), pids_limit, true)?;
+    let has = |file: &str, value: Option<&str>| {
+        writes.iter().any(|write| write.file == file && value.is_none_or(|value| write.value == value))
+    };
+    if has("cpu.idle", Some("0")) && !has("cpu.weight", None) {
+        // For systemd idle is a weight, which only another one ends.
+        let weight = files::open_dir(&dir.directory()).and_then(|fd| files::read(fd, "cpu.weight"));
+        writes.extend(weight.ok().map(|weight| Write::new("cpu.idle", "cpu", "cpu.weight", weight.trim_end())));
+    }
+    undo.tells(cgroup);
+    systemd::update(unit, cgroup, &writes)?;
+    // The period of a quota that is no limit is none to systemd, which sets the default.
     writes.retain(|write| write.file == "cpu.max");
-    let Some(dir) = cgroup.v2().filter(|_| !writes.is_empty()) else { return Ok(()) };
     systemd::round(&mut writes);
-    Target::open(dir.directory(), cgroup.remedy(), None)?.write_group(&writes)
+    if writes.is_empty() { Ok(()) } else { Target::open(dir.directory(), cgroup.remedy(), None)?.write_group(&writes) }
 }
 
 fn carry_out(
@@ -58,6 +74,9 @@ fn carry_out(
     let mut writes = limits::plan(resources, pids_limit, cgroup.unified)?;
     if cgroup.unit.is_some() {
         systemd::round(&mut writes);
+        if undo.is_some() {
+            end_idle(cgroup, &mut writes);
+        }
     }
     if let Some(resources) = resources.filter(|_| cgroup.unified) {
         check_usage(cgroup, resources)?;
@@ -75,6 +94,17 @@ fn carry_out(
         Target::open(path, cgroup.remedy(), undo.as_deref_mut())?.write_group(group)?;
     }
     Ok(())
+}
+
+/// For systemd idle is a weight, so another one takes its place; the kernel wants to be told before.
+fn end_idle(cgroup: &Cgroup, writes: &mut Vec<Write>) {
+    let idle = |dir: &Dir| files::read(files::open_dir(&dir.directory())?, "cpu.idle");
+    let Some(at) = writes.iter().position(|write| write.file == "cpu.weight") else { return };
+    let told = writes.iter().any(|write| write.file == "cpu.idle");
+    if !told && cgroup.v2().is_some_and(|dir| idle(dir).is_ok_and(|idle| idle.trim_end() == "1")) {
+        let end = Write { file: "cpu.idle".into(), value: "0".into(), ..writes[at].clone() };
+        writes.insert(at, end);
+    }
 }
 
 /// A directory that is being written to.

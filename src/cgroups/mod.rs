@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Context, Error, Result};
 pub use options::KeptOptions;
 pub use stats::Stats;
-pub use systemd::{Holder, Unit};
+pub use systemd::{Holder, Unit, UnitStart};
 pub use undo::Undo;
 pub use watch::{Seen, Watch};
 
@@ -121,17 +121,17 @@ impl Cgroup {
         locate::locate(driver, cgroups_path, id, rootless)
     }
 
-    /// Has systemd make the container's scope, with the limits and with the properties that annotations name, where it is
-    /// the driver. The scope lasts as long as the holder, or a process that has entered.
+    /// Calls systemd, where it is the driver, and prepares the container's scope, with the limits and with the properties
+    /// that annotations name. To be sent when there is a process to begin with.
     pub fn start_unit(
-        &mut self,
+        &self,
         id: &str,
         resources: Option<&LinuxResources>,
         pids_limit: Option<i64>,
         annotations: Option<&HashMap<String, String>>,
-    ) -> Result<Option<Holder>> {
-        let Some(unit) = self.unit.clone() else { return Ok(None) };
-        systemd::start(self, &unit, id, resources, pids_limit, annotations).map(Some)
+    ) -> Result<Option<UnitStart>> {
+        let prepare = |unit| systemd::prepare(self, unit, id, resources, pids_limit, annotations);
+        self.unit.as_ref().map(prepare).transpose()
     }
 
     /// Makes the directories and enables the controllers. A cgroup that exists has to be empty and thawed. Where a
@@ -150,11 +150,8 @@ impl Cgroup {
     /// Sets limits of a running container, without the rules for devices. Where one cannot be set, those before it are
     /// put back. What is returned can put them all back.
     pub fn update(&self, resources: &LinuxResources, pids_limit: Option<i64>) -> Result<Undo> {
-        let undo = apply::update(self, resources, pids_limit)?;
-        let told = self.unit.as_ref().map_or(Ok(()), |unit| {
-            systemd::update(unit, resources, pids_limit)?;
-            apply::period(self, resources)
-        });
+        let mut undo = apply::update(self, resources, pids_limit)?;
+        let told = apply::tell(self, resources, pids_limit, &mut undo);
         if told.is_err() {
             undo.restore();
         }

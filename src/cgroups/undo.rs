@@ -4,12 +4,17 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::files;
+use super::limits::Write;
+use super::{Cgroup, files, systemd};
 use crate::log;
 
 /// What was in the files that were written, in the order of writing.
 #[derive(Debug, Default)]
-pub struct Undo(Vec<Before>);
+pub struct Undo {
+    files: Vec<Before>,
+    /// The cgroup of whose limits systemd was told.
+    told: Option<Cgroup>,
+}
 
 #[derive(Debug)]
 struct Before {
@@ -21,13 +26,25 @@ struct Before {
 impl Undo {
     /// Keeps what a write of `value` to a file will replace; `text` is what the file has now.
     pub(super) fn add(&mut self, dir: &Path, file: &str, value: &str, text: &str) {
-        self.0.push(Before { dir: dir.to_path_buf(), file: file.to_string(), value: before(file, value, text) });
+        self.files.push(Before { dir: dir.to_path_buf(), file: file.to_string(), value: before(file, value, text) });
+    }
+
+    /// Notes that systemd is told of the new values.
+    pub(super) fn tells(&mut self, cgroup: &Cgroup) {
+        self.told = Some(cgroup.clone());
     }
 
     /// Writes the old values, last first. What cannot be put back is told as a warning.
     pub fn restore(&self) {
+        if let Some((cgroup, unit)) = self.told.as_ref().and_then(|cgroup| Some((cgroup, cgroup.unit.as_ref()?))) {
+            let write = |before: &Before| Write::new("", "", before.file.clone(), &before.value);
+            let writes: Vec<_> = self.files.iter().rev().map(write).collect();
+            if let Err(e) = systemd::update(unit, cgroup, &writes) {
+                log::warn(&format!("limits could not be put back: {e}"));
+            }
+        }
         let mut later = Vec::new();
-        for before in self.0.iter().rev() {
+        for before in self.files.iter().rev() {
             match before.write() {
                 // It may fit after others are back.
                 Err(Errno::INVAL) => later.push(before),

@@ -11,7 +11,7 @@ use oci_spec::runtime::{Hooks, Linux, LinuxSeccomp, Process, Spec};
 use super::state::{Own, State, Summary};
 use super::store::{self, Entry};
 use super::{CreateRequest, Host, wait};
-use crate::cgroups::{Cgroup, Holder};
+use crate::cgroups::{Cgroup, Entry as CgroupEntry, Holder, UnitStart};
 use crate::error::{Context, Error, Result};
 use crate::hooks::{self, Kind};
 use crate::init::bootstrap::{self, Forked, Into};
@@ -41,6 +41,8 @@ pub(super) struct Made {
 pub(super) struct Rollback {
     entry: Option<(PathBuf, Host)>,
     id: String,
+    /// systemd's part, as long as it is not known to be done.
+    unit: Option<UnitStart>,
     cgroup: Option<Cgroup>,
     rdt: Option<rdt::Group>,
     pub(super) pidfd: Option<OwnedFd>,
@@ -51,6 +53,7 @@ impl Rollback {
     /// Everything went well.
     pub(super) fn call_off(&mut self) {
         self.entry = None;
+        self.unit = None;
         self.cgroup = None;
         self.rdt = None;
         self.pidfd = None;
@@ -64,6 +67,9 @@ impl Drop for Rollback {
         if let Some(pidfd) = &self.pidfd {
             let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
             let _ = wait::reap(pidfd);
+        }
+        if let Some(unit) = self.unit.take().filter(UnitStart::sent) {
+            self.cgroup = unit.finish().ok();
         }
         if let Some(cgroup) = &self.cgroup {
             let _ = cgroup.remove();
@@ -93,7 +99,8 @@ pub(super) enum Opener {
     Run(bool),
 }
 
-/// What a container stands on, before there is a process: its name is taken, its cgroup and its state are there.
+/// What a container stands on, before there is a process: its name is taken, its state is there and its cgroup, or what
+/// systemd needs for that.
 pub(super) struct Ground {
     // Goes first: while the entry, and so the lock, is there.
     pub(super) rollback: Rollback,
@@ -103,8 +110,21 @@ pub(super) struct Ground {
     pub(super) plan: Plan,
     pub(super) root: rootfs::Plan,
     pub(super) cgroup: Cgroup,
-    /// Keeps systemd's scope until a process is in it.
-    pub(super) holder: Option<Holder>,
+}
+
+impl Ground {
+    /// Has systemd make the scope before there is a process of the container, with one that holds it meanwhile; where
+    /// systemd is the driver.
+    pub(super) fn hold(&mut self) -> Result<Option<Holder>> {
+        let Some(mut unit) = self.rollback.unit.take() else { return Ok(None) };
+        let holder = Holder::new()?;
+        unit.send(holder.pid())?;
+        self.cgroup = unit.finish()?;
+        self.rollback.cgroup = Some(self.cgroup.clone());
+        let limits = Limits::new(&self.config, &self.entry, &self.plan);
+        limits.set(&mut self.cgroup, &mut self.rollback, &mut self.state)?;
+        Ok(Some(holder))
+    }
 }
 
 /// Reads the bundle, takes the container's name and makes its cgroup. On failure nothing of it is left.
@@ -128,6 +148,7 @@ pub(super) fn lay(host: &Host, request: &CreateRequest, opener: Opener) -> Resul
     let mut rollback = Rollback {
         entry: Some((entry.path.clone(), host.clone())),
         id: request.id.clone(),
+        unit: None,
         cgroup: None,
         rdt: None,
         pidfd: None,
@@ -158,37 +179,25 @@ pub(super) fn lay(host: &Host, request: &CreateRequest, opener: Opener) -> Resul
     let plan = namespaces::plan(linux)?;
     state.vessel.pid_namespace = plan.new.contains(CloneFlags::CLONE_NEWPID);
     let resources = linux.resources().as_ref();
-    let holder = cgroup.start_unit(&request.id, resources, config.pids_limit, config.spec.annotations().as_ref())?;
-    if holder.is_some() {
-        timings::phase("systemd's scope");
-        rollback.cgroup = Some(cgroup.clone());
-    }
+    rollback.unit = cgroup.start_unit(&request.id, resources, config.pids_limit, config.spec.annotations().as_ref())?;
     let root = plan_rootfs(&config, &bundle, &cgroup, &plan, request)?;
     timings::phase("mounts planned");
-    cgroup.create(resources, config.pids_limit)?;
-    // Not before: a cgroup that was there already belongs to others.
-    entry.claim_cgroup()?;
-    rollback.cgroup = Some(cgroup.clone());
-    cgroup.apply(resources, config.pids_limit)?;
-    if let Some(uid) = cgroup_owner(&config.spec, &plan) {
-        cgroup.delegate(uid)?;
+    if rollback.unit.is_none() {
+        Limits::new(&config, &entry, &plan).set(&mut cgroup, &mut rollback, &mut state)?;
+        timings::phase("cgroup");
     }
-    timings::phase("cgroup");
     for warning in resources.map(|resources| cgroup.ignored(resources)).unwrap_or_default() {
         log::warn(&warning);
     }
-    state.cgroup_paths = cgroup_paths(&cgroup);
-    log::debug(|| format!("cgroup: {:?}", state.cgroup_paths));
-    state.vessel.cgroup = cgroup.clone();
     // To give its memory back piece by piece would touch all of it once more, just before this process ends.
     let config = ManuallyDrop::new(config);
-    Ok(Ground { rollback, entry, state, config, plan, root, cgroup, holder })
+    Ok(Ground { rollback, entry, state, config, plan, root, cgroup })
 }
 
 /// Makes a container. On failure nothing of it is left.
 pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Result<Made> {
     // In this order, as the last goes first.
-    let Ground { config, entry, mut rollback, cgroup, mut state, plan, holder, root } = lay(host, request, opener)?;
+    let Ground { config, entry, mut rollback, cgroup, mut state, plan, root } = lay(host, request, opener)?;
     // Never executed: `start` refuses a container without a process.
     let empty = Process::default();
     let process = config.spec.process().as_ref().unwrap_or(&empty);
@@ -200,13 +209,15 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
             &no_linux
         }
     };
+    // systemd moves init into the cgroup while that already works.
+    let late = rollback.unit.is_some();
     let restrict_devices = || cgroup.restrict_devices(linux.resources().as_ref());
     // A hook that init runs is the first that could use a device; else init comes before the program by far.
     let devices_first = config.spec.hooks().as_ref().is_some_and(|hooks| hooks.create_container().is_some());
-    if devices_first {
+    if devices_first && !late {
         restrict_devices()?;
     }
-    let cgroup_entry = cgroup.entry()?;
+    let cgroup_entry = if late { CgroupEntry::default() } else { cgroup.entry()? };
     let proc = Proc::open()?;
     let console = request.console_socket.as_deref().map(console::connect).transpose()?;
     let gate = (opener == Opener::Start).then(|| gate::make(entry.dir())).transpose()?;
@@ -229,26 +240,17 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
         hook_state: state.oci(""),
     };
     let (channel, end) = channel::pair()?;
-    let mut into = Into {
+    let into = Into {
         namespaces: &plan,
         time_offsets: linux.time_offsets().as_ref().filter(|o| !o.is_empty()),
         clone_into: cgroup_entry.clone_into.as_ref(),
         procs: &cgroup_entry.procs,
-        attach: false,
+        late,
     };
-    let forked = match bootstrap::fork(&into) {
-        // A limit of one process has no room for init beside the holder, but moving in is free.
-        Err(e) if cgroup.attaches(&e) || (holder.is_some() && e.errno() == libc::EAGAIN) => {
-            (into.clone_into, into.attach) = (None, true);
-            bootstrap::fork(&into)
-        }
-        forked => forked,
-    };
-    let attach = into.attach;
-    let (pid, pidfd, intermediate) = match forked? {
+    let (pid, pidfd, intermediate) = match bootstrap::fork(&into)? {
         Forked::Child { intermediate } => {
             // Else init would never see that the runtime is gone, and would keep the container locked.
-            drop((channel, entry));
+            drop((channel, entry, rollback.unit.take()));
             let setup = setup::Setup { spec: &config.spec, into, rootfs: root, program, gate };
             setup::run(setup, Place { proc, end, console }, intermediate)
         }
@@ -258,18 +260,17 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     // Init has its own copies; an end that stays open here would hide init's death.
     let id_maps = root.id_maps();
     drop((end, root, gate, console));
-    // Where init is in the scope, or an intermediate that makes it there, nobody else should be.
-    let holder = holder.filter(|_| attach);
     state.init_process_pid = pid;
     rollback.pidfd = Some(pidfd.try_clone().context(|| "cannot copy a descriptor")?);
     rollback.poststop = Some((state.vessel.poststop.clone(), state.oci("stopped").to_string()));
 
     // While init works.
-    if !devices_first {
+    if !devices_first && !late {
         restrict_devices()?;
     }
     // Where that fails init may have ended, and have said why.
-    let staged = !intermediate && note_init(&mut state, linux).and_then(|()| entry.stage_state(&state)).is_ok();
+    let staged =
+        !intermediate && !late && note_init(&mut state, linux).and_then(|()| entry.stage_state(&state)).is_ok();
     timings::phase("devices and state");
     let mut parent = Parent {
         channel,
@@ -283,11 +284,11 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
         state: &mut state,
         filter: linux.seccomp().as_ref(),
         id_maps,
+        limits: Limits::new(&config, &entry, &plan),
         rollback: &mut rollback,
     };
     parent.serve()?;
     timings::phase("until init is ready");
-    drop(holder);
     if let Some(group) = &parent.state.vessel.rdt {
         group.add(parent.state.init_process_pid).context(|| "linux.intelRdt")?;
     }
@@ -332,11 +333,47 @@ struct Parent<'a> {
     state: &'a mut State,
     filter: Option<&'a LinuxSeccomp>,
     id_maps: rootfs::IdMaps,
+    limits: Limits<'a>,
     rollback: &'a mut Rollback,
+}
+
+/// The limits of the container, and who gets its cgroup.
+#[derive(Clone, Copy)]
+struct Limits<'a> {
+    config: &'a Config,
+    entry: &'a Entry,
+    owner: Option<u32>,
+}
+
+impl<'a> Limits<'a> {
+    fn new(config: &'a Config, entry: &'a Entry, plan: &Plan) -> Limits<'a> {
+        Limits { config, entry, owner: cgroup_owner(&config.spec, plan) }
+    }
+
+    /// Makes the cgroup, where systemd has not, and sets all limits.
+    fn set(&self, cgroup: &mut Cgroup, rollback: &mut Rollback, state: &mut State) -> Result<()> {
+        let (linux, pids_limit) = (self.config.spec.linux().as_ref(), self.config.pids_limit);
+        let resources = linux.and_then(|linux| linux.resources().as_ref());
+        cgroup.create(resources, pids_limit)?;
+        // Not before: a cgroup that was there already belongs to others.
+        self.entry.claim_cgroup()?;
+        rollback.cgroup = Some(cgroup.clone());
+        cgroup.apply(resources, pids_limit)?;
+        if let Some(uid) = self.owner {
+            cgroup.delegate(uid)?;
+        }
+        state.cgroup_paths = cgroup_paths(cgroup);
+        log::debug(|| format!("cgroup: {:?}", state.cgroup_paths));
+        state.vessel.cgroup = cgroup.clone();
+        Ok(())
+    }
 }
 
 impl Parent<'_> {
     fn serve(&mut self) -> Result<()> {
+        if !self.intermediate {
+            self.start_unit()?;
+        }
         let new_user = self.spec.linux().as_ref().is_some_and(|l| {
             l.namespaces()
                 .iter()
@@ -345,21 +382,31 @@ impl Parent<'_> {
         });
         if !new_user && !self.intermediate {
             self.send_filter()?;
+            self.finish_unit()?;
         }
         loop {
             match self.channel.receive()? {
                 None => return Err(self.died()),
                 Some((Report::Failed(e), _)) => return Err(e),
                 Some((Report::Attach, _)) => {
-                    self.state.vessel.cgroup.attach(self.state.init_process_pid)?;
-                    self.channel.send(&Order::Attached)?;
+                    self.finish_unit()?;
+                    let path = self.state.vessel.cgroup.dirs.first().map(|dir| dir.path.clone());
+                    self.channel.send(&Order::Attached(path))?;
                 }
-                Some((Report::Pid(pid), _)) => self.replace_child(pid)?,
+                Some((Report::Pid(pid), _)) => {
+                    self.replace_child(pid)?;
+                    self.start_unit()?;
+                }
                 Some((Report::MapIds, _)) => {
+                    if self.rollback.unit.as_ref().is_some_and(UnitStart::is_users) {
+                        // Afterwards init may have a uid that is not the user's.
+                        self.finish_unit()?;
+                    }
                     self.map_ids()?;
                     self.channel.send(&Order::Mapped)?;
                     if !self.intermediate {
                         self.send_filter()?;
+                        self.finish_unit()?;
                     }
                 }
                 Some((Report::Hooks, _)) => {
@@ -383,6 +430,39 @@ impl Parent<'_> {
                 Some((other, _)) => return Err(Error::new(format!("sync channel: {other:?} came out of order"))),
             }
         }
+    }
+
+    /// Asks systemd for the scope, with init in it.
+    fn start_unit(&mut self) -> Result<()> {
+        let pid = self.state.init_process_pid;
+        self.rollback.unit.as_mut().map_or(Ok(()), |unit| unit.send(pid))
+    }
+
+    /// Waits until systemd has moved init into the scope, and sets the limits.
+    fn finish_unit(&mut self) -> Result<()> {
+        let Some(unit) = self.rollback.unit.take_if(|unit| unit.sent()) else { return Ok(()) };
+        let mut cgroup = match unit.finish() {
+            Ok(cgroup) => cgroup,
+            // Why init has ended, if that is the cause, says more than what systemd makes of it.
+            Err(e) => return Err(self.last_words().unwrap_or(e)),
+        };
+        self.rollback.cgroup = Some(cgroup.clone());
+        timings::phase("systemd's scope");
+        self.limits.set(&mut cgroup, self.rollback, self.state)?;
+        cgroup.restrict_devices(self.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()))
+    }
+
+    /// What an init has reported that has ended by itself.
+    fn last_words(&mut self) -> Option<Error> {
+        if !wait::ended_within(&self.pidfd, 0).is_ok_and(|ended| ended) {
+            return None;
+        }
+        while let Ok(Some((report, _))) = self.channel.receive() {
+            if let Report::Failed(e) = report {
+                return Some(e);
+            }
+        }
+        None
     }
 
     /// Compiles the filter while init works, once.

@@ -192,7 +192,7 @@ fn serve(
             Some((Report::Failed(e), _)) => return Err(e),
             Some((Report::Attach, _)) => {
                 state.vessel.cgroup.attach(made.pid)?;
-                made.channel.send(&Order::Attached)?;
+                made.channel.send(&Order::Attached(None))?;
             }
             Some((Report::Pid(pid), _)) => {
                 let pidfd = wait::open(pid)?;

@@ -59,9 +59,11 @@ pub(super) fn make(host: &Host, request: &RestoreRequest) -> Result<Restored> {
         Some(path) => Some(directory(path, 0o700).and(path.canonicalize().context(|| path.display()))?),
         None => None,
     };
+    let mut ground = lay(host, create, Opener::Run(request.run.detach))?;
+    let holder = ground.hold()?;
     // In this order, as the last goes first.
-    let Ground { config, entry, mut rollback, cgroup, mut state, plan, holder, mut root } =
-        lay(host, create, Opener::Run(request.run.detach))?;
+    let Ground { config, entry, mut rollback, cgroup, mut state, plan, mut root } = ground;
+    cgroup.restrict_devices(config.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()))?;
     let console = create.console_socket.as_deref().map(console::connect).transpose()?;
 
     let mut options = Options {

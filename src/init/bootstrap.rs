@@ -34,8 +34,8 @@ pub struct Into<'a> {
     pub clone_into: Option<&'a OwnedFd>,
     /// Files of other hierarchies to which the process writes itself.
     pub procs: &'a [(OwnedFd, PathBuf)],
-    /// Whether the runtime has to have the process moved into its cgroup.
-    pub attach: bool,
+    /// Whether the process is moved into its cgroup while it works: see [`enter_late`].
+    pub late: bool,
 }
 
 /// Which process this is after the fork.
@@ -78,12 +78,9 @@ pub fn fork(into: &Into<'_>) -> Result<Forked> {
     })
 }
 
-/// Brings the child to its place: into its cgroup and namespaces. Returns in init only.
+/// Brings the child to its place: into its namespaces and, where that is not late, its cgroup. Returns in init only.
 pub fn arrive(into: &Into<'_>, intermediate: bool, orders: &mut Orders, proc: &Proc) -> Result<()> {
     enter_cgroups(into.procs)?;
-    if into.attach {
-        super::attached(orders)?;
-    }
     let namespaces = into.namespaces;
     let new_user = namespaces.new.contains(CloneFlags::CLONE_NEWUSER);
     let mut joined_late = Vec::new();
@@ -139,7 +136,19 @@ pub fn arrive(into: &Into<'_>, intermediate: bool, orders: &mut Orders, proc: &P
         }
     }
     joined_late.iter().try_for_each(|join| join.enter())?;
-    late(namespaces).iter().try_for_each(unshare)
+    let mut rest = late(namespaces);
+    if into.late {
+        rest -= CloneFlags::CLONE_NEWCGROUP;
+    }
+    rest.iter().try_for_each(unshare)
+}
+
+/// Waits until the runtime has had this process moved into its cgroup and has set the limits. Returns where that is.
+pub(super) fn enter_late(into: &Into<'_>, orders: &mut Orders) -> Result<Option<PathBuf>> {
+    let path = super::attached(orders)?;
+    let new = into.namespaces.new & CloneFlags::CLONE_NEWCGROUP;
+    new.iter().try_for_each(unshare)?;
+    Ok(path)
 }
 
 /// Makes the process that the intermediate is there for as a child of the runtime. Returns in that process, after the

@@ -3,13 +3,13 @@
 //! ```text
 //!      runtime                                         init (or the intermediate before it)
 //!   1            <- Pid(pid)        ------------------ intermediate: init is made, this is its pid
-//!   1            <- Attach          ------------------ systemd has to move it into the scope
-//!                -- Attached        ----------------->
 //!   2            <- MapIds          ------------------ in a new user namespace: needs id mappings
 //!                -- Mapped          ----------------->
 //!   3            -- Filter(program) -----------------> the compiled seccomp filter, whenever it is ready
 //!                <- MapMount(i) + fd ----------------- in a user namespace: a mount's ids are to be mapped
 //!                -- MountMapped(e)  ----------------->
+//!                <- Attach          ------------------ under systemd: needs to be in its cgroup, limited
+//!                -- Attached(path)  ----------------->
 //!   4            <- Hooks           ------------------ namespaces and mounts are there
 //!                -- HooksDone       -----------------> prestart and createRuntime hooks have run
 //!   5            <- Terminal + fd   ------------------ the terminal's master, where no console socket takes it
@@ -28,6 +28,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
 
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv, recvmsg, sendmsg,
@@ -40,7 +41,7 @@ use crate::error::{Context, Error, Result};
 /// What init tells the runtime.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Report {
-    /// The process could not be made in its cgroup, and has to be moved there.
+    /// The process was not made in its cgroup, and has to be moved there by now.
     Attach,
     /// The intermediate has made init.
     Pid(i32),
@@ -67,8 +68,8 @@ pub enum Report {
 /// What the runtime tells init.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
-    /// The process is in its cgroup.
-    Attached,
+    /// The process is in its cgroup, which has this path where that was not known before.
+    Attached(Option<PathBuf>),
     /// The mappings are written.
     Mapped,
     /// The BPF program of the seccomp filter, its flags, and whether it has a listener.

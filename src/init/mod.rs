@@ -12,6 +12,7 @@ pub mod setup;
 pub mod visit;
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use oci_spec::runtime::{Hook, Linux, Process};
 
@@ -92,10 +93,10 @@ impl Orders {
     }
 }
 
-/// Waits until the runtime has had this process moved into its cgroup.
-fn attached(orders: &mut Orders) -> Result<()> {
+/// Waits until the runtime has had this process moved into its cgroup, the path of which may be told.
+fn attached(orders: &mut Orders) -> Result<Option<PathBuf>> {
     match orders.ask(&Report::Attach)? {
-        Order::Attached => Ok(()),
+        Order::Attached(path) => Ok(path),
         other => Err(unexpected(&other)),
     }
 }

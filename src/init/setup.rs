@@ -5,12 +5,12 @@ use std::os::fd::OwnedFd;
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{Hooks, Spec};
 
-use super::bootstrap::{Into, arrive};
+use super::bootstrap::{Into, arrive, enter_late};
 use super::channel::{Order, Report};
 use super::{Orders, Place, Program, finish, gate, state_here, unexpected};
 use crate::error::{Context, Error, Result};
 use crate::hooks::{self, Kind};
-use crate::rootfs;
+use crate::rootfs::{self, Ask};
 use crate::sys::proc::Proc;
 use crate::{attrs, console, net, security, timings};
 
@@ -67,15 +67,28 @@ fn ladder(
     }
     names(setup.spec)?;
     timings::phase("session, network, names");
-    setup.rootfs.mount(&mut |number, tree| {
-        orders.end.send_with(&Report::MapMount(number), tree)?;
-        match orders.next()? {
-            Order::MountMapped(None) => Ok(()),
-            Order::MountMapped(Some(e)) => Err(e),
-            other => Err(unexpected(&other)),
+    let mut late = setup.into.late;
+    setup.rootfs.mount(&mut |ask| match ask {
+        Ask::MapIds(number, tree) => {
+            orders.end.send_with(&Report::MapMount(number), tree)?;
+            match orders.next()? {
+                Order::MountMapped(None) => Ok(()),
+                Order::MountMapped(Some(e)) => Err(e),
+                other => Err(unexpected(&other)),
+            }
+        }
+        Ask::Cgroup(place) => {
+            if std::mem::take(&mut late) {
+                *place = enter_late(&setup.into, orders)?;
+            }
+            Ok(())
         }
     })?;
     timings::phase("mounts");
+    if late {
+        // Hooks find it in its cgroup, and what they start counts there.
+        enter_late(&setup.into, orders)?;
+    }
     run_hooks(setup, orders)?; // 4
     timings::phase("hooks");
     let terminals = setup.spec.process().is_some() && setup.program.process.terminal().unwrap_or(false);

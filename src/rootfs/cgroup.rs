@@ -30,6 +30,14 @@ pub(super) struct Cgroups {
 }
 
 impl Cgroups {
+    /// Sets the container's place in v2, where that is known only late.
+    pub(super) fn place(&mut self, path: Option<PathBuf>) {
+        let v2 = self.mounts.iter_mut().find(|m| m.hierarchy.is_empty());
+        if let Some((v2, path)) = v2.zip(path) {
+            v2.path = path;
+        }
+    }
+
     pub(super) fn mount(
         &self,
         destination: &Path,

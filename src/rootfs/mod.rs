@@ -104,6 +104,15 @@ pub fn plan(input: &Input<'_>) -> Result<Plan> {
     resolve::plan(input)
 }
 
+/// What [`Plan::mount`] asks the runtime for.
+#[derive(Debug)]
+pub enum Ask<'a> {
+    /// The tree that the mount of this number is to be needs its ids mapped, by [`IdMaps::apply`].
+    MapIds(usize, &'a OwnedFd),
+    /// Init has to be in its cgroup and its cgroup namespace by now. The path is set where it was not known before.
+    Cgroup(&'a mut Option<PathBuf>),
+}
+
 /// The id mappings that the runtime may have to apply for init, by the numbers of their mounts.
 #[derive(Debug)]
 pub struct IdMaps(Vec<(usize, idmap::Mappings)>);
@@ -136,20 +145,19 @@ impl Plan {
     /// Attaches the root, mounts everything on it, makes the devices and links. In init, in the new mount namespace, with
     /// the host's root still being `/`. Changes the current directory.
     ///
-    /// A source that lies in the root is opened in its turn. Where its ids are to be mapped and init has no right to that,
-    /// `map` has the runtime do it: with [`IdMaps::apply`], for the mount of this number.
-    pub fn mount(&mut self, map: &mut dyn FnMut(usize, &OwnedFd) -> Result<()>) -> Result<()> {
+    /// A source that lies in the root is opened in its turn. `ask` has the runtime do what init cannot.
+    pub fn mount(&mut self, ask: &mut dyn FnMut(Ask<'_>) -> Result<()>) -> Result<()> {
         if !self.mount_namespace {
             return Ok(());
         }
         // Modes of directories and nodes are meant as they are.
         let umask = rustix::process::umask(Mode::empty());
-        let done = self.mount_all(map);
+        let done = self.mount_all(ask);
         rustix::process::umask(umask);
         done
     }
 
-    fn mount_all(&mut self, map: &mut dyn FnMut(usize, &OwnedFd) -> Result<()>) -> Result<()> {
+    fn mount_all(&mut self, ask: &mut dyn FnMut(Ask<'_>) -> Result<()>) -> Result<()> {
         // Nothing done here may reach the host, not even the unmounting of the old root.
         rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
             .context(|| "cannot make the mounts of the new namespace slaves of the host's")
@@ -160,7 +168,12 @@ impl Plan {
         self.open_late()?;
         let inside = self.attach_root().context(|| format!("root.path: cannot mount {}", self.root.0.display()))?;
         for (i, mount) in self.mounts.iter_mut().enumerate() {
-            let (mount, late) = mount.carry_out(&inside, &self.common, |tree| map(i, tree))?;
+            if mount.needs_cgroup() {
+                let mut path = None;
+                ask(Ask::Cgroup(&mut path))?;
+                self.common.cgroups.place(path);
+            }
+            let (mount, late) = mount.carry_out(&inside, &self.common, |tree| ask(Ask::MapIds(i, tree)))?;
             if late {
                 self.late.push(mount);
             }

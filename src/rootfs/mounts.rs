@@ -90,6 +90,11 @@ impl Mount {
         Ok((mount, late))
     }
 
+    /// Whether init has to be in its cgroup: it is seen there, or what is copied counts as its memory.
+    pub(super) fn needs_cgroup(&self) -> bool {
+        matches!(self.kind, Kind::Cgroup) || self.options.tmpcopyup
+    }
+
     /// /dev and every tmpfs must take files that are made later, so they become read-only last.
     fn read_only_late(&self) -> bool {
         let Kind::New(kind, _) = &self.kind else { return false };

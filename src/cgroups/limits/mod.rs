@@ -41,7 +41,12 @@ pub(super) enum Missing {
 }
 
 impl Write {
-    fn new(field: &str, controller: &'static str, file: impl Into<Cow<'static, str>>, value: impl ToString) -> Write {
+    pub(super) fn new(
+        field: &str,
+        controller: &'static str,
+        file: impl Into<Cow<'static, str>>,
+        value: impl ToString,
+    ) -> Write {
         Write {
             field: format!("linux.resources.{field}"),
             controller: controller.into(),
@@ -111,6 +116,10 @@ pub(super) fn plan(resources: Option<&LinuxResources>, pids_limit: Option<i64>, 
     }
     rdma(resources, &mut writes);
     self::unified(resources, unified, &mut writes)?;
+    if unified && is_idle(resources) {
+        // It has a weight of its own, and the kernel refuses another one.
+        writes.retain(|write| write.file != "cpu.weight");
+    }
     Ok(writes)
 }
 
@@ -143,6 +152,10 @@ pub(super) fn ignored(resources: &LinuxResources, unified: bool) -> Vec<String> 
             "unable to apply both cpu.shares and cpu.idle, as an idle cgroup has a weight of its own",
         ));
     }
+    if unified && is_idle(resources) && in_unified(resources, "cpu.weight").is_some() {
+        let why = "unable to apply both cpu.weight and cpu.idle, as an idle cgroup has a weight of its own";
+        warnings.push(left_out("unified.cpu.weight", why));
+    }
     let v2 = v2.into_iter().filter(|&(_, found)| unified && found);
     warnings.extend(v2.map(|(name, _)| left_out(name, "cgroup v2 has nothing like it")));
     warnings
@@ -161,6 +174,18 @@ fn pids(limit: i64) -> Write {
 /// The shares that can be set: an idle cgroup has a weight of its own, and the kernel refuses another one.
 fn own_shares(cpu: &LinuxCpu) -> Option<u64> {
     cpu.shares().filter(|&shares| shares != 0 && cpu.idle() != Some(1))
+}
+
+fn in_unified<'a>(resources: &'a LinuxResources, key: &str) -> Option<&'a str> {
+    resources.unified().as_ref()?.get(key).map(|value| value.trim())
+}
+
+/// Whether a cgroup of v2 becomes idle. What the kernel's own file name says comes last.
+fn is_idle(resources: &LinuxResources) -> bool {
+    match in_unified(resources, "cpu.idle") {
+        Some(value) => value == "1",
+        None => resources.cpu().as_ref().is_some_and(|cpu| cpu.idle() == Some(1)),
+    }
 }
 
 fn cpuset(cpu: &LinuxCpu, writes: &mut Vec<Write>) {

@@ -20,6 +20,10 @@ const BUS: &str = "org.freedesktop.DBus";
 /// How long systemd may take for an answer, and for a job.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How often, and how far apart, a new connection is tried where systemd hangs up.
+const TRIES: u32 = 30;
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// No message of the manager is longer.
 const LONGEST: usize = 16 << 20;
 
@@ -35,71 +39,65 @@ pub(super) enum Reply {
 /// A connection to a systemd instance.
 #[derive(Debug)]
 pub(super) struct Manager {
+    user: Option<u32>,
+    uid: u32,
+    /// The unit of whose jobs to be told.
+    unit: String,
     stream: UnixStream,
     input: Vec<u8>,
     output: Vec<u8>,
     serial: u32,
     /// Whether a bus lies between.
     bus: bool,
+    /// Whether systemd has accepted the connection.
+    accepted: bool,
     /// The jobs that have ended, and how.
     ended: Vec<(String, String)>,
 }
 
 impl Manager {
-    /// Connects to the system's instance, or to that of the user `uid`. To be told of jobs of `unit`.
+    /// Connects to the system's instance, or to that of the user `uid`, without waiting for its word. To be told of jobs
+    /// of `unit`.
     pub(super) fn connect(user: Option<u32>, uid: u32, unit: &str) -> Result<Manager> {
-        Manager::connect_within(user, uid, unit, 30)
+        let (stream, bus) = dial(user)?;
+        let (unit, input, output, ended) = (unit.to_string(), Vec::new(), Vec::new(), Vec::new());
+        let mut manager = Manager { user, uid, unit, stream, input, output, serial: 0, bus, accepted: false, ended };
+        manager.greet();
+        Ok(manager)
     }
 
-    /// The same; so many times again where systemd hangs up before it was asked anything.
-    fn connect_within(user: Option<u32>, uid: u32, unit: &str, tries: u32) -> Result<Manager> {
-        let mut tried = Vec::new();
-        let mut last = None;
-        for (address, bus) in addresses(user) {
-            match UnixStream::connect_addr(&address) {
-                Ok(stream) => match Manager::greet(stream, bus, uid, unit) {
-                    Err(e) if tries > 0 && [libc::ECONNRESET, libc::EPIPE].contains(&e.errno()) => {
-                        // It is executing itself anew (daemon-reexec), and nothing was asked of it yet.
-                        std::thread::sleep(Duration::from_millis(100));
-                        return Manager::connect_within(user, uid, unit, tries - 1);
-                    }
-                    done => return done,
-                },
-                Err(e) => {
-                    tried.push(format!("{address:?}"));
-                    last = Some(e);
-                }
-            }
-        }
-        let whose = user.map_or("systemd".into(), |uid| format!("the systemd instance of uid {uid}"));
-        let what = format!("cannot reach {whose} ({})", tried.join(", "));
-        let e = last.map_or_else(|| Error::new("it has no address"), Error::from).context(what);
-        Err(match user {
-            Some(_) => e.hint("log in with a session of one's own, or: loginctl enable-linger USER"),
-            None => e,
-        })
-    }
-
-    fn greet(stream: UnixStream, bus: bool, uid: u32, unit: &str) -> Result<Manager> {
-        stream.set_read_timeout(Some(PATIENCE)).context(|| "cannot set a timeout for systemd")?;
+    /// Says who is calling. That it cannot be said is seen when the answer is read.
+    fn greet(&mut self) {
         let mut hello = b"\0AUTH EXTERNAL ".to_vec();
-        for digit in uid.to_string().bytes() {
+        for digit in self.uid.to_string().bytes() {
             hello.extend_from_slice(format!("{digit:02x}").as_bytes());
         }
         hello.extend_from_slice(b"\r\nBEGIN\r\n");
-        let (input, output) = (Vec::new(), Vec::new());
-        let mut manager = Manager { stream, input, output, serial: 0, bus, ended: Vec::new() };
         // Nothing more before the answer: what systemd has read together with BEGIN it looks at only when more comes.
-        manager.stream.write_all(&hello).context(|| "cannot write to systemd")?;
-        manager.accepted().map_err(|e| e.context("connecting to systemd"))?;
-        if bus {
-            manager.queue(BUS, "/org/freedesktop/DBus", BUS, "Hello", &[]);
-            let rule = format!(
-                "type='signal',sender='{SYSTEMD}',path='{MANAGER_PATH}',interface='{MANAGER}',member='JobRemoved',arg2='{unit}'"
-            );
-            manager.queue(BUS, "/org/freedesktop/DBus", BUS, "AddMatch", &[Value::Text(rule)]);
+        let _ = self.stream.write_all(&hello);
+    }
+
+    /// Waits until the connection is accepted; connects again where systemd hangs up before it was asked anything, as it
+    /// does when it executes itself anew (daemon-reexec).
+    fn ready(&mut self) -> Result<()> {
+        let mut tries = 0..TRIES;
+        while !self.accepted {
+            match self.greeted() {
+                Err(e) if e.errno() == libc::ECONNRESET && tries.next().is_some() => {
+                    std::thread::sleep(PAUSE);
+                    if let Ok((stream, bus)) = dial(self.user) {
+                        (self.stream, self.bus) = (stream, bus);
+                        self.input.clear();
+                        self.greet();
+                    }
+                }
+                done => {
+                    done.map_err(|e| e.context("connecting to systemd"))?;
+                    self.accepted = true;
+                }
+            }
         }
-        Ok(manager)
+        Ok(())
     }
 
     fn queue(&mut self, destination: &str, path: &str, interface: &str, member: &str, arguments: &[Value]) {
@@ -108,21 +106,45 @@ impl Manager {
         self.output.extend(message(self.serial, destination, path, interface, member, arguments));
     }
 
-    /// Calls a method of the manager.
-    pub(super) fn call(&mut self, method: &str, arguments: &[Value]) -> Result<Reply> {
-        let place = || format!("{method} of systemd");
-        self.queue(SYSTEMD, MANAGER_PATH, MANAGER, method, arguments);
+    /// Calls methods of the manager, all with one write, without waiting for their replies. Returns the number of the
+    /// first call; the others count on.
+    pub(super) fn ask(&mut self, calls: &[(&str, &[Value])]) -> Result<u32> {
+        let place = || format!("{} of systemd", calls.first().map_or("a method", |(method, _)| method));
+        self.ready()?;
+        if self.bus && self.serial == 0 {
+            self.queue(BUS, "/org/freedesktop/DBus", BUS, "Hello", &[]);
+            let rule = format!(
+                "type='signal',sender='{SYSTEMD}',path='{MANAGER_PATH}',interface='{MANAGER}',member='JobRemoved',arg2='{}'",
+                self.unit
+            );
+            self.queue(BUS, "/org/freedesktop/DBus", BUS, "AddMatch", &[Value::Text(rule)]);
+        }
+        let first = self.serial + 1;
+        for (method, arguments) in calls {
+            self.queue(SYSTEMD, MANAGER_PATH, MANAGER, method, arguments);
+        }
         self.stream.write_all(&std::mem::take(&mut self.output)).context(place)?;
+        Ok(first)
+    }
+
+    /// Waits for the reply to a call. Replies come in the order of the calls.
+    pub(super) fn reply(&mut self, call: u32) -> Result<Reply> {
         loop {
-            match self.receive().map_err(|e| e.context(place()))? {
-                (serial, reply) if serial == self.serial => return Ok(reply),
+            match self.receive()? {
+                (serial, reply) if serial == call => return Ok(reply),
                 // Of the greeting.
-                (serial, Reply::Fault(name, text)) if serial != 0 => {
-                    return Err(Error::new(format!("{}: {text} ({name})", place())));
+                (serial, Reply::Fault(name, text)) if self.bus && matches!(serial, 1 | 2) => {
+                    return Err(Error::new(format!("{text} ({name})")).context("connecting to systemd"));
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Calls a method of the manager and waits for its reply.
+    pub(super) fn call(&mut self, method: &str, arguments: &[Value]) -> Result<Reply> {
+        let call = self.ask(&[(method, arguments)])?;
+        self.reply(call).map_err(|e| e.context(format!("{method} of systemd")))
     }
 
     /// Waits for the end of a job: `done`, or how it failed.
@@ -135,8 +157,8 @@ impl Manager {
         }
     }
 
-    /// Waits until the connection is accepted.
-    fn accepted(&mut self) -> Result<()> {
+    /// The answer to the greeting.
+    fn greeted(&mut self) -> Result<()> {
         loop {
             if let Some(end) = self.input.windows(2).position(|pair| pair == b"\r\n") {
                 let line: Vec<u8> = self.input.drain(..end + 2).collect();
@@ -167,7 +189,7 @@ impl Manager {
         let mut buffer = [0_u8; 4096];
         loop {
             match self.stream.read(&mut buffer) {
-                Ok(0) => return Err(Error::new("it has closed the connection")),
+                Ok(0) => return Err(Error::from_errno(libc::ECONNRESET, "it has closed the connection")),
                 Ok(length) => {
                     self.input.extend_from_slice(&buffer[..length]);
                     return Ok(());
@@ -182,6 +204,31 @@ impl Manager {
     }
 }
 
+/// Opens a connection to the instance. Whether a bus lies between.
+fn dial(user: Option<u32>) -> Result<(UnixStream, bool)> {
+    let mut tried = Vec::new();
+    let mut last = None;
+    for (address, bus) in addresses(user) {
+        match UnixStream::connect_addr(&address) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(PATIENCE)).context(|| "cannot set a timeout for systemd")?;
+                return Ok((stream, bus));
+            }
+            Err(e) => {
+                tried.push(format!("{address:?}"));
+                last = Some(e);
+            }
+        }
+    }
+    let whose = user.map_or("systemd".into(), |uid| format!("the systemd instance of uid {uid}"));
+    let what = format!("cannot reach {whose} ({})", tried.join(", "));
+    let e = last.map_or_else(|| Error::new("it has no address"), Error::from).context(what);
+    Err(match user {
+        Some(_) => e.hint("log in with a session of one's own, or: loginctl enable-linger USER"),
+        None => e,
+    })
+}
+
 /// Where the instance listens, and whether that is a bus.
 fn addresses(user: Option<u32>) -> Vec<(SocketAddr, bool)> {
     let path = |path: PathBuf, bus| SocketAddr::from_pathname(path).ok().map(|address| (address, bus));
@@ -192,10 +239,15 @@ fn addresses(user: Option<u32>) -> Vec<(SocketAddr, bool)> {
         let own = path("/run/systemd/private".into(), false);
         return own.into_iter().chain(named).chain(path("/run/dbus/system_bus_socket".into(), true)).collect();
     };
-    let given = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_absolute());
-    let dir = given.map_or_else(|| PathBuf::from(format!("/run/user/{uid}")), PathBuf::from);
+    let dir = runtime_dir(uid);
     let own = path(dir.join("systemd/private"), false);
     own.into_iter().chain(named).chain(path(dir.join("bus"), true)).collect()
+}
+
+/// Where a user's instance keeps what lasts as long as it runs.
+pub(super) fn runtime_dir(uid: u32) -> PathBuf {
+    let given = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_absolute());
+    given.map_or_else(|| PathBuf::from(format!("/run/user/{uid}")), PathBuf::from)
 }
 
 /// The sockets of an address of D-Bus: `unix:path=PATH` or `unix:abstract=NAME`, several with `;` between.

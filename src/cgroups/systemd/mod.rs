@@ -1,8 +1,8 @@
 //! The systemd driver: a container's cgroup is a scope, which systemd makes, counts and removes.
 //!
-//! A scope needs a process from the start. It gets a holder, which does nothing and ends as soon as init is in the scope;
-//! so init is made right in its cgroup, as with the other driver, and the files of the cgroup are there for all that
-//! systemd has no properties for. It costs one message to systemd and one back.
+//! A scope needs a process from the start. That is init itself, which systemd moves into it while init already works: a
+//! move out of another cgroup makes the kernel wait, and init needs its cgroup only for what shows it. It costs one
+//! message to systemd and two back. Then the files of the cgroup are there for all that systemd has no properties for.
 
 mod bus;
 mod properties;
@@ -17,10 +17,11 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Kind};
+use super::limits::Write;
 use super::{Cgroup, Dir, limits, make};
 use crate::error::{Cause, Context, Error, Result};
-use crate::sys;
 use crate::sys::clone::{Clone, clone3};
+use crate::{log, sys};
 use bus::{Manager, Reply};
 pub(super) use properties::round;
 use value::Value;
@@ -39,10 +40,50 @@ pub struct Unit {
     pub user: Option<u32>,
 }
 
-/// The process that keeps a scope until init is in it. Ends when this is dropped.
+/// A scope on its way.
+#[derive(Debug)]
+pub struct UnitStart {
+    cgroup: Cgroup,
+    unit: Unit,
+    manager: Manager,
+    /// What the scope cannot be without, and what annotations ask for.
+    properties: Vec<Value>,
+    /// Limits, which are written to the cgroup's files too.
+    limits: Vec<(&'static str, Value)>,
+    /// The process to be moved in, and the number of the call.
+    sent: Option<(i32, u32)>,
+}
+
+/// A process that keeps a scope until the container's are in it, where those are made by others. It does nothing, and
+/// ends when this is dropped, or the runtime is gone.
 #[derive(Debug)]
 pub struct Holder {
+    pid: i32,
     pidfd: OwnedFd,
+}
+
+impl Holder {
+    /// Makes it.
+    pub fn new() -> Result<Holder> {
+        let parent = rustix::process::getpid();
+        match clone3(0, None).context(|| "cannot make a process for the systemd unit")? {
+            Clone::Parent(pid, pidfd) => Ok(Holder { pid, pidfd }),
+            Clone::Child => {
+                let signal = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+                if signal.is_err() || rustix::process::getppid() != Some(parent) {
+                    sys::process::exit(1);
+                }
+                loop {
+                    rustix::event::pause();
+                }
+            }
+        }
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
 }
 
 impl Drop for Holder {
@@ -149,91 +190,194 @@ fn expand(slice: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Has systemd make the scope, with all limits that it has properties for.
-pub(super) fn start(
-    cgroup: &mut Cgroup,
+/// See [`Cgroup::start_unit`].
+pub(super) fn prepare(
+    cgroup: &Cgroup,
     unit: &Unit,
     id: &str,
     resources: Option<&LinuxResources>,
     pids_limit: Option<i64>,
     annotations: Option<&HashMap<String, String>>,
-) -> Result<Holder> {
+) -> Result<UnitStart> {
     let writes = limits::plan(resources, pids_limit, true)?;
-    let own = properties::annotated(annotations)?;
-    // One without a unit systemd would take as it is; a frozen one would hold the holder.
+    let mut limits = properties::limits(&writes, has_bfq(cgroup, &writes));
+    limits.extend(properties::oom_policy(&writes));
+    let mut properties = properties::scope(id, &unit.slice);
+    properties.extend(properties::annotated(annotations)?);
+    // One without a unit systemd would take as it is; a frozen one would hold init.
     if let Some(dir) = cgroup.dirs.first().filter(|dir| dir.directory().exists()) {
         make::check_free(cgroup, dir)?;
     }
-    let (pid, holder) = hold()?;
-    let mut properties = properties::scope(id, &unit.slice, pid);
-    properties.extend(properties::limits(&writes));
-    properties.extend(own);
-    let arguments = [
-        Value::text(&unit.name),
-        Value::text("replace"),
-        Value::Array("(sv)".into(), properties),
-        Value::Array("(sa(sv))".into(), Vec::new()),
-    ];
-    let place = || format!("cannot start the systemd unit {}", unit.name);
-    let mut manager = manager(unit)?;
-    let mut reply = manager.call("StartTransientUnit", &arguments)?;
-    if matches!(&reply, Reply::Fault(name, _) if name.ends_with(".UnitExists")) {
-        // It may be one that has failed, which systemd keeps until somebody has taken note.
-        manager.call("ResetFailedUnit", &[Value::text(&unit.name)])?;
-        reply = manager.call("StartTransientUnit", &arguments)?;
+    Ok(UnitStart {
+        cgroup: cgroup.clone(),
+        unit: unit.clone(),
+        manager: manager(unit)?,
+        properties,
+        limits,
+        sent: None,
+    })
+}
+
+impl UnitStart {
+    /// Asks systemd for the scope, with the process `pid` in it, and does not wait.
+    pub fn send(&mut self, pid: i32) -> Result<()> {
+        let first = self.ask(pid, false).map_err(|e| e.context(self.place()))?;
+        self.sent = Some((pid, first));
+        Ok(())
     }
-    let job = match reply {
-        Reply::Done(job) => job,
-        Reply::Fault(name, text) => {
-            let e = Error::new(format!("{}: {text} ({name})", place()));
-            let exists = name.ends_with(".UnitExists");
-            return Err(if exists { e.context("container's cgroup is not empty") } else { e });
+
+    /// Whether systemd was asked.
+    pub fn sent(&self) -> bool {
+        self.sent.is_some()
+    }
+
+    /// Whether the instance is a user's own, which may move only processes that are the user's.
+    pub fn is_users(&self) -> bool {
+        self.unit.user.is_some()
+    }
+
+    /// Waits until the process is in the scope. Returns the cgroup as it is then. A failure leaves no scope.
+    pub fn finish(mut self) -> Result<Cgroup> {
+        let (pid, job) = self.job().map_err(|e| e.context(self.place()))?;
+        let result = self.manager.wait(&job).map_err(|e| e.context(self.place()))?;
+        if result != "done" {
+            self.manager.call("ResetFailedUnit", &[Value::text(&self.unit.name)])?;
+            let text = format!("its job ended as {result} (see: systemctl status)");
+            return Err(Error::new(text).context(self.place()));
         }
-    };
-    let result = manager.wait(&job).map_err(|e| e.context(place()))?;
-    if result != "done" {
-        manager.call("ResetFailedUnit", &[Value::text(&unit.name)])?;
-        return Err(Error::new(format!("{}: its job ended as {result} (see: systemctl status)", place())));
+        // The process may have ended meanwhile. A scope that never had one does not end by itself.
+        let Some(path) = within(pid, &self.unit) else {
+            stop_by(&mut self.manager, &self.unit)?;
+            return Err(Error::new("its process is not in its cgroup").context(self.place()));
+        };
+        if let Some(dir) = self.cgroup.dirs.first_mut() {
+            dir.path = path;
+        }
+        Ok(self.cgroup)
     }
-    if let Some(dir) = cgroup.dirs.first_mut() {
-        let table = files::read_path(&format!("/proc/{pid}/cgroup"))?;
-        let path = table.lines().find_map(|line| line.strip_prefix("0::"));
-        let path = path.filter(|path| path.ends_with(&format!("/{}", unit.name)));
-        dir.path = path.ok_or_else(|| Error::new("its process is not in its cgroup").context(place()))?.into();
+
+    fn place(&self) -> String {
+        format!("cannot start the systemd unit {}", self.unit.name)
     }
-    Ok(holder)
+
+    /// The process, and the job that systemd has taken up. Asks again where a unit is in the way that has failed, which
+    /// systemd keeps until somebody has taken note, and without limits that this systemd does not know.
+    fn job(&mut self) -> Result<(i32, String)> {
+        let (pid, mut call) = self.sent.ok_or_else(|| Error::new("it was not asked for"))?;
+        let mut reset = false;
+        loop {
+            let (name, text) = match self.manager.reply(call)? {
+                Reply::Done(job) => return Ok((pid, job)),
+                Reply::Fault(name, text) => (name, text),
+            };
+            let exists = name.ends_with(".UnitExists");
+            let unknown = self.limits.iter().position(|(name, _)| properties::names(&text, name));
+            match unknown {
+                _ if exists && !reset => reset = true,
+                Some(at) if !exists => {
+                    let (name, _) = self.limits.remove(at);
+                    log::debug(|| format!("systemd does not take {name}: {text}"));
+                }
+                _ => {
+                    let e = Error::new(format!("{text} ({name})"));
+                    return Err(if exists { e.context("container's cgroup is not empty") } else { e });
+                }
+            }
+            call = self.ask(pid, exists)?;
+        }
+    }
+
+    /// Sends the call, behind one that makes systemd forget the unit where that has failed.
+    fn ask(&mut self, pid: i32, reset: bool) -> Result<u32> {
+        let mut all = self.properties.clone();
+        all.push(properties::pid(pid));
+        all.extend(self.limits.iter().map(|(name, value)| properties::property(name, value.clone())));
+        let unit = Value::text(&self.unit.name);
+        let arguments = [
+            unit.clone(),
+            Value::text("replace"),
+            Value::Array("(sv)".into(), all),
+            Value::Array("(sa(sv))".into(), Vec::new()),
+        ];
+        let start = ("StartTransientUnit", arguments.as_slice());
+        if reset {
+            return Ok(self.manager.ask(&[("ResetFailedUnit", &[unit]), start])? + 1);
+        }
+        self.manager.ask(&[start])
+    }
+}
+
+/// The path of a process's cgroup, where that is the unit's.
+fn within(pid: i32, unit: &Unit) -> Option<PathBuf> {
+    let table = files::read_path(&format!("/proc/{pid}/cgroup")).ok()?;
+    let path = Path::new(table.lines().find_map(|line| line.strip_prefix("0::"))?);
+    path.ends_with(&unit.name).then(|| path.to_path_buf())
 }
 
 /// Tells systemd of changed limits, which it would undo else when it reloads its units.
-pub(super) fn update(unit: &Unit, resources: &LinuxResources, pids_limit: Option<i64>) -> Result<()> {
-    let properties = properties::limits(&limits::plan(Some(resources), pids_limit, true)?);
-    if properties.is_empty() {
-        return Ok(());
+pub(super) fn update(unit: &Unit, cgroup: &Cgroup, writes: &[Write]) -> Result<()> {
+    let mut limits = properties::limits(writes, has_bfq(cgroup, writes));
+    let mut manager = None;
+    while !limits.is_empty() {
+        let all = limits.iter().map(|(name, value)| properties::property(name, value.clone()));
+        let arguments = [Value::text(&unit.name), Value::Bool(true), Value::Array("(sv)".into(), all.collect())];
+        let manager = match &mut manager {
+            Some(manager) => manager,
+            none => none.insert(self::manager(unit)?),
+        };
+        let (name, text) = match manager.call("SetUnitProperties", &arguments)? {
+            Reply::Done(_) => return Ok(()),
+            Reply::Fault(name, text) => (name, text),
+        };
+        let Some(at) = limits.iter().position(|(name, _)| properties::names(&text, name)) else {
+            let place = format!("cannot set properties of the systemd unit {}", unit.name);
+            return Err(Error::new(format!("{place}: {text} ({name})")));
+        };
+        let (name, _) = limits.remove(at);
+        log::debug(|| format!("systemd does not take {name}: {text}"));
     }
-    let properties = Value::Array("(sv)".into(), properties);
-    let arguments = [Value::text(&unit.name), Value::Bool(true), properties];
-    match manager(unit)?.call("SetUnitProperties", &arguments)? {
-        Reply::Done(_) => Ok(()),
-        Reply::Fault(name, text) => {
-            Err(Error::new(format!("cannot set properties of the systemd unit {}: {text} ({name})", unit.name)))
-        }
-    }
+    Ok(())
+}
+
+/// Whether the kernel has weights of the BFQ scheduler; where they are asked for. Before the scope is there, the cgroups
+/// beside it tell.
+fn has_bfq(cgroup: &Cgroup, writes: &[Write]) -> bool {
+    const FILE: &str = "io.bfq.weight";
+    let there = |dir: &Path| dir.join(FILE).exists();
+    let of = |dir: &Dir| {
+        let own = dir.directory();
+        own.ancestors().take_while(|dir| *dir != Path::new(ROOT)).any(there)
+            || ["system.slice", "user.slice"].iter().any(|slice| there(&Path::new(ROOT).join(slice)))
+    };
+    writes.iter().any(|write| write.file == FILE) && cgroup.v2().is_some_and(of)
 }
 
 /// Has systemd forget the scope, whose processes are gone.
 pub(super) fn stop(unit: &Unit) -> Result<()> {
-    let place = || format!("cannot stop the systemd unit {}", unit.name);
-    let mut manager = manager(unit)?;
-    let name = || [Value::text(&unit.name)];
-    match manager.call("StopUnit", &[Value::text(&unit.name), Value::text("replace")])? {
+    if forgotten(unit) {
+        return Ok(());
+    }
+    stop_by(&mut manager(unit)?, unit)
+}
+
+fn stop_by(manager: &mut Manager, unit: &Unit) -> Result<()> {
+    let fault = |text: String| Err(Error::new(format!("cannot stop the systemd unit {}: {text}", unit.name)));
+    let name = Value::text(&unit.name);
+    let stop = [name.clone(), Value::text("replace")];
+    // One that has failed stays until somebody has taken note, and it has failed before or never.
+    let call = manager.ask(&[("StopUnit", &stop), ("ResetFailedUnit", &[name])])?;
+    match manager.reply(call)? {
         // It has ended with its last process.
-        Reply::Fault(name, _) if name.ends_with(".NoSuchUnit") => return Ok(()),
-        Reply::Fault(name, text) => return Err(Error::new(format!("{}: {text} ({name})", place()))),
-        Reply::Done(job) => manager.wait(&job).map_err(|e| e.context(place()))?,
-    };
-    // One that has failed stays until somebody has taken note; any other is no longer known, which is no fault.
-    manager.call("ResetFailedUnit", &name())?;
-    Ok(())
+        Reply::Fault(name, _) if name.ends_with(".NoSuchUnit") => Ok(()),
+        Reply::Fault(name, text) => fault(format!("{text} ({name})")),
+        Reply::Done(job) => manager.wait(&job).map(|_| ()).or_else(|e| fault(e.to_string())),
+    }
+}
+
+/// Whether systemd knows no such unit: it keeps a file for each that was started by a call as long as it does.
+fn forgotten(unit: &Unit) -> bool {
+    let dir = unit.user.map_or("/run".into(), bus::runtime_dir).join("systemd/transient");
+    dir.is_dir() && !dir.join(&unit.name).exists()
 }
 
 /// Has systemd move a process into the scope, where the caller has no right to: from outside of the part of the tree
@@ -251,23 +395,6 @@ pub(super) fn attach(unit: &Unit, pid: i32) -> Result<()> {
 
 fn manager(unit: &Unit) -> Result<Manager> {
     Manager::connect(unit.user, outer_uid()?, &unit.name)
-}
-
-/// Makes the holder. It goes away with the runtime.
-fn hold() -> Result<(i32, Holder)> {
-    let parent = rustix::process::getpid();
-    match clone3(0, None).context(|| "cannot make a process for the systemd unit")? {
-        Clone::Parent(pid, pidfd) => Ok((pid, Holder { pidfd })),
-        Clone::Child => {
-            let signal = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-            if signal.is_err() || rustix::process::getppid() != Some(parent) {
-                sys::process::exit(1);
-            }
-            loop {
-                rustix::event::pause();
-            }
-        }
-    }
 }
 
 #[cfg(test)]
