@@ -45,15 +45,16 @@ testbed-apparmor testbed-selinux: testbed-%: build/suite
 	@mkdir -p build/report
 	hack/testbed run --lsm $* -- env RUNTIME="$${RUNTIME:-}" hack/testbed-suite.sh build/suite $(WANTED) 2>&1 | tee build/report/$*.log
 
-# docs/spec-conformance.md: the column of another runtime, here and in the test bed. `make conformance RUNTIME=/usr/sbin/runc`;
-# GUEST=... is its path in the test bed, where it is another one.
+# docs/spec-conformance.md: measures another runtime (runc, crun) by the same tests, here and in the test bed.
+# `make conformance RUNTIME=/usr/sbin/runc`
 .PHONY: conformance
 conformance: build/suite
-	@mkdir -p build/report
-	name=$$(basename $(RUNTIME)); wanted=$$(hack/conformance.sh tests); \
-	CONFORMANCE=1 PROBE=build/suite/probe RUNTIME=$(RUNTIME) build/suite/integration --exact $$wanted 2>&1 | tee build/report/$$name.log || true; \
-	hack/testbed run --lsm apparmor -- env CONFORMANCE=1 RUNTIME=$(or $(GUEST),$(RUNTIME)) hack/testbed-suite.sh build/suite --exact $$wanted \
-		2>&1 | tee build/report/$$name-testbed.log || true; \
+	@mkdir -p build/report build/other
+	cp $(RUNTIME) build/other/
+	name=$(notdir $(RUNTIME)); wanted=$$(hack/conformance.sh tests); export CONFORMANCE=1; \
+	PROBE=build/suite/probe RUNTIME=$(CURDIR)/build/other/$$name build/suite/integration --exact $$wanted 2>&1 | tee build/report/$$name.log || true; \
+	hack/testbed run --lsm apparmor -- env CONFORMANCE=1 RUNTIME=$(CURDIR)/build/other/$$name hack/testbed-suite.sh build/suite \
+		--exact $$wanted 2>&1 | tee build/report/$$name-testbed.log || true; \
 	hack/conformance.sh record $$name build/report/$$name.log build/report/$$name-testbed.log
 
 # The test program with what it needs, which run without cargo.

@@ -126,8 +126,9 @@ made() { # prints the document
 			print "where all that ran have passed, \"no\" where one has failed, nothing where none could run. A test may ask for more than"
 			print "its clause says, for instance where the specification leaves open how an error looks; what is behind \"no\" is then said."
 			print ""
-			print "One clause is kept to the letter only where it is asked for, with VESSEL_STRICT=1 in the environment: that a created"
-			print "container, which has not stopped, cannot be deleted. Engines count on the contrary, and every runtime grants it."
+			print "Two clauses are kept to the letter only where it is asked for, with VESSEL_STRICT=1 in the environment: that a created"
+			print "container, which has not stopped, cannot be deleted (engines count on the contrary, and every runtime grants it);"
+			print "and that a limit which has nothing like it on cgroup v2 is an error, and no warning."
 			print ""
 			printf "Measured:%s\n\n", (about[1] about[2]) == "" ? " nothing." : "\n" about[1] about[2]
 			print "| | clauses | vessel |" (columns > 0 ? " " column[1] " |" : "") (columns > 1 ? " " column[2] " |" : "")

@@ -218,7 +218,6 @@ fn changes_of_the_configuration_after_create_have_no_effect() {
 
 #[test]
 fn a_failed_create_leaves_nothing() {
-    spec!("runtime/errors");
     deviates!("crun", "leaves a cgroup behind");
     type Fault = fn(&mut serde_json::Value);
     let faults: [(&str, Fault); 7] = [

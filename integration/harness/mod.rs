@@ -13,7 +13,7 @@ mod term;
 pub use check::hierarchies;
 pub use cmd::{Cmd, Output, Running};
 pub use container::Container;
-pub use need::{Need, deviation, measuring, missing, skip};
+pub use need::{Need, deviation, measuring, missing, recorded_deviation, skip};
 pub use suite::{CGROUP_ROOT, User, eventually, reap_orphan, runtime, runtime_is_before, runtime_kind, suite};
 pub use term::{ConsoleSocket, Pty, read_until, receive_fd};
 
@@ -36,11 +36,15 @@ macro_rules! needs {
     };
 }
 
-/// Names the clauses of the runtime-spec that a test shows, by their ids in `integration/spec/clauses.txt`. It does nothing
-/// at run time: hack/conformance.sh reads it.
+/// Names the clauses of the runtime-spec that a test shows, by their ids in `integration/spec/clauses.txt`, for
+/// hack/conformance.sh to read. It skips the test under a runtime that is recorded there not to pass it.
 #[macro_export]
 macro_rules! spec {
-    ($($id:literal),+ $(,)?) => {};
+    ($($id:literal),+ $(,)?) => {
+        if let Some(reason) = $crate::harness::recorded_deviation() {
+            $crate::skip!("{reason}");
+        }
+    };
 }
 
 /// Skips the test under a runtime that is known not to keep the rule: `deviates!("runc", "accepts duplicate limits")`;

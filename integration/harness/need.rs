@@ -146,6 +146,23 @@ pub fn deviation(kind: &str, reason: &str) -> Option<String> {
     Some(format!("{kind} deviates: {reason}"))
 }
 
+/// The same of a runtime that did not pass the running test when it was measured.
+pub fn recorded_deviation() -> Option<String> {
+    let record = match runtime_kind() {
+        "runc" => include_str!("../spec/runc.txt"),
+        "crun" => include_str!("../spec/crun.txt"),
+        _ => return None,
+    };
+    let line = format!("{} FAILED", test_name());
+    if measuring() {
+        return None;
+    }
+    record
+        .lines()
+        .find(|l| l.starts_with(&line))
+        .and_then(|_| deviation(runtime_kind(), "see docs/spec-conformance.md"))
+}
+
 /// Whether the run is to tell what another runtime does (`make conformance`): then a known deviation is no reason to skip,
 /// and what a runtime leaves behind makes no test fail that does not ask for it.
 pub fn measuring() -> bool {
@@ -180,6 +197,10 @@ pub fn print_skipped() {
         let version = version_line();
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let cgroup = if Need::CgroupV2.missing().is_none() { 2 } else { 1 };
-        let _ = writeln!(std::io::stderr(), "MEASURED {version}, on Linux {}, cgroup v{cgroup}", kernel.trim());
+        let _ = writeln!(
+            std::io::stderr(),
+            "MEASURED {version}, on Linux {}, cgroup v{cgroup}",
+            kernel.split('-').next().unwrap_or_default().trim()
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixListener;
 use serde_json::{Value, json};
 
 use super::container;
-use crate::harness::{Cmd, Container, Need, User, receive_fd, runtime, skip};
+use crate::harness::{Cmd, Container, Need, User, missing, receive_fd, runtime, skip};
 use crate::mounts::{add, in_a_user_namespace};
 use crate::{deviates, needs, spec};
 
@@ -171,6 +171,9 @@ fn namespaces_that_are_told_are_known() {
     spec!("features-linux/namespaces");
     let Some(features) = features() else { return };
     for kind in list(&features, "/linux/namespaces") {
+        if missing(&[Need::TimeNamespace]).is_some() && kind == "time" {
+            continue;
+        }
         let c = Container::with(["echo", "taken"], |config| {
             let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
             namespaces.retain(|n| n["type"] != kind.as_str());
@@ -227,7 +230,6 @@ fn actions_of_seccomp_that_are_told_are_known() {
     spec!("features-linux/seccomp/actions");
     let Some(features) = features() else { return };
     let actions = list(&features, "/linux/seccomp/actions");
-    assert!(!actions.is_empty());
     for action in actions {
         takes_profile(|p| p["syscalls"][0]["action"] = json!(action)).ok().line("taken");
     }
@@ -238,7 +240,6 @@ fn operators_of_seccomp_that_are_told_are_known() {
     spec!("features-linux/seccomp/operators");
     let Some(features) = features() else { return };
     let operators = list(&features, "/linux/seccomp/operators");
-    assert!(!operators.is_empty());
     for op in operators {
         let args = json!([{"index": 0, "value": 1, "valueTwo": 1, "op": op}]);
         takes_profile(|p| p["syscalls"][0]["args"] = args).ok().line("taken");
@@ -250,7 +251,6 @@ fn architectures_of_seccomp_that_are_told_are_known() {
     spec!("features-linux/seccomp/archs");
     let Some(features) = features() else { return };
     let archs = list(&features, "/linux/seccomp/archs");
-    assert!(!archs.is_empty());
     for arch in archs {
         let out = takes_profile(|p| (p["architectures"], p["syscalls"]) = (json!([arch]), json!([])));
         // One of another byte order cannot be in a filter of this machine, which is another matter.

@@ -1,5 +1,4 @@
-//! `vessel delete`. With VESSEL_STRICT=1 in the environment it keeps to the letter of the specification, by which a created
-//! container is none that can be deleted.
+//! `vessel delete`.
 
 use super::lex::switch;
 use super::verb::{Call, Count, Verb, regex};
@@ -22,6 +21,5 @@ pub(super) const VERB: Verb = Verb {
 };
 
 fn run(call: &Call) -> Result<i32> {
-    let strict = std::env::var_os("VESSEL_STRICT").is_some_and(|value| value == "1");
-    call.for_each(|id| container::delete(&call.host, id, call.switch("force"), strict))
+    call.for_each(|id| container::delete(&call.host, id, call.switch("force")))
 }

@@ -187,6 +187,9 @@ pub(super) fn lay(host: &Host, request: &CreateRequest, opener: Opener) -> Resul
         timings::phase("cgroup");
     }
     for warning in resources.map(|resources| cgroup.ignored(resources)).unwrap_or_default() {
+        if super::strict() {
+            return Err(Error::new(warning));
+        }
         log::warn(&warning);
     }
     // To give its memory back piece by piece would touch all of it once more, just before this process ends.

@@ -10,7 +10,7 @@ use crate::{log, sys, timings};
 /// How long a process may take to die of SIGKILL, in seconds.
 const PATIENCE: i64 = 10;
 
-pub(super) fn delete(host: &Host, id: &str, force: bool, strict: bool) -> Result<()> {
+pub(super) fn delete(host: &Host, id: &str, force: bool) -> Result<()> {
     let entry = match if force { store::seize(host, id) } else { store::open_locked(host, id) } {
         Err(e) if force && e.cause() == Cause::NotFound => return Ok(()),
         entry => entry?,
@@ -31,7 +31,7 @@ pub(super) fn delete(host: &Host, id: &str, force: bool, strict: bool) -> Result
     match state.status(&entry)? {
         Status::Stopped => {}
         // The field's runtimes delete what was never started, and engines count on it; the specification does not.
-        Status::Created | Status::Creating if !strict => end(&state)?,
+        Status::Created | Status::Creating if !super::strict() => end(&state)?,
         _ if force => end(&state)?,
         status => {
             return Err(Error::of(
