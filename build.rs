@@ -11,6 +11,12 @@ fn main() {
     let target = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
     if target("ARCH") == "x86_64" && target("ENV") == "gnu" {
         println!("cargo:rustc-link-arg-bins=-Wl,-e,vessel_start");
+        if std::env::var("PROFILE").is_ok_and(|profile| profile == "release") {
+            // The functions that the usual commands execute, side by side (hack/hot.sh).
+            println!("cargo:rerun-if-changed=src/hot.ld");
+            let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+            println!("cargo:rustc-link-arg-bins=-Wl,-T,{here}/src/hot.ld");
+        }
     }
     println!("cargo:rustc-env=VESSEL_COMMIT={}", commit.as_deref().unwrap_or("unknown").trim());
 }
