@@ -516,6 +516,14 @@ fn an_ordinary_users_container_is_a_scope_of_hers() {
     assert_eq!(c.cgroup_file("", "memory.max"), "67108864");
     assert_eq!(c.cgroup_file("", "pids.max"), "32");
     assert_eq!(c.exec(["ids"]).ok().value("uid"), "0");
+    // The suite is outside of her part of the tree, so systemd moves the process also into a cgroup below.
+    let sub = Path::new(CGROUP_ROOT).join(&dir).join("sub");
+    fs::create_dir(&sub).unwrap();
+    std::os::unix::fs::chown(&sub, Some(uid), None).unwrap();
+    let out = c.exec_cmd(&["--cgroup", "sub"], ["cgroup"]).run().ok();
+    assert!(out.stdout.contains("/sub\n"), "{out}");
+    let out = c.exec_cmd(&["--cgroup", "none"], ["cgroup"]).run();
+    assert_ne!(out.code, 0, "{out}");
     c.kill("KILL").ok();
     c.wait_exit();
     c.delete().ok();

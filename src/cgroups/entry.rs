@@ -28,6 +28,23 @@ pub(super) fn sub_entry(cgroup: &Cgroup, sub: &[String]) -> Result<Entry> {
     open(places.into_iter()).map_err(|e| e.context("error adding pid of the process to cgroups"))
 }
 
+/// The place of `--cgroup` in the container's cgroup of v2, from `/` on.
+pub(super) fn sub_path(sub: &[String]) -> Result<PathBuf> {
+    let subs = parse(sub)?;
+    if let Some(name) = subs.keys().find(|name| !name.is_empty()) {
+        return Err(Error::new(format!("unknown controller {name} in --cgroup")));
+    }
+    inside(Path::new("/"), subs.get("").map_or("", String::as_str))
+}
+
+/// Where a process is below the container's cgroup of v2, from `/` on.
+pub(super) fn path_below(cgroup: &Cgroup, pid: i32) -> Option<PathBuf> {
+    let table = files::read_path(&format!("/proc/{pid}/cgroup")).ok()?;
+    let own = Path::new(table.lines().find_map(|line| line.strip_prefix("0::"))?);
+    let below = own.strip_prefix(&cgroup.v2()?.path).ok()?;
+    (below != Path::new("")).then(|| Path::new("/").join(below))
+}
+
 /// See [`Cgroup::init_entry`].
 pub(super) fn init_entry(cgroup: &Cgroup, pid: i32) -> Result<Entry> {
     let Some(dir) = cgroup.v2().filter(|_| cgroup.unified) else { return entry(cgroup) };
@@ -117,6 +134,11 @@ mod tests {
         for (sub, want) in [("", Some("/m/c")), ("/", Some("/m/c")), ("a/../b", Some("/m/c/b")), ("..", None)] {
             assert_eq!(inside(base, sub).ok().as_deref(), want.map(Path::new), "{sub}");
         }
+        let sub = |value: &str| sub_path(&[value.to_string()]).map_err(|e| e.to_string());
+        assert_eq!(sub("a/b").as_deref(), Ok(Path::new("/a/b")));
+        assert_eq!(sub("../b"), Err("bad sub cgroup path: ../b".to_string()));
+        assert_eq!(sub("cpu:b"), Err("unknown controller cpu in --cgroup".to_string()));
+        assert_eq!(sub_path(&[]).unwrap(), Path::new("/"));
         assert_eq!(inside(base, "a/../../x").unwrap_err().to_string(), "bad sub cgroup path: a/../../x");
     }
 }

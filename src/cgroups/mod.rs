@@ -197,11 +197,15 @@ impl Cgroup {
         self.unit.is_some() && refused.errno() == libc::EACCES
     }
 
-    /// Has systemd move a process into the cgroup.
-    pub fn attach(&self, pid: i32) -> Result<()> {
-        match &self.unit {
-            Some(unit) => systemd::attach(unit, pid),
-            None => Err(Error::new("the cgroup is none of systemd's")),
+    /// Has systemd move a process into the cgroup; or into one below it, by the values of `exec --cgroup`; or to where the
+    /// process `init` of the container has moved, if the container's own takes none.
+    pub fn attach(&self, pid: i32, sub: &[String], init: i32) -> Result<()> {
+        let Some(unit) = &self.unit else { return Err(Error::new("the cgroup is none of systemd's")) };
+        let place = entry::sub_path(sub)?;
+        let moved = systemd::attach(unit, pid, &place);
+        match entry::path_below(self, init).filter(|_| sub.is_empty() && moved.is_err()) {
+            Some(place) => systemd::attach(unit, pid, &place),
+            None => moved,
         }
     }
 

@@ -139,7 +139,7 @@ fn make(request: &ExecRequest, state: &State, config: &Config, process: &Process
             .context(|| "cannot join the container's pid namespace")?;
     }
     let made = match fork(&entry, state, request) {
-        Err(e) if own_cgroup.attaches(&e) && request.cgroups.is_empty() => {
+        Err(e) if own_cgroup.attaches(&e) => {
             setup.attach = true;
             clone3(0, None).context(|| "cannot make a process")
         }
@@ -156,7 +156,7 @@ fn make(request: &ExecRequest, state: &State, config: &Config, process: &Process
     drop((end, console));
     timings::phase("fork");
     let mut made = Made { pid, pidfd, channel, terminal: None };
-    serve(&mut made, &proc, process, linux.seccomp().as_ref(), state).inspect_err(|_| {
+    serve(&mut made, &proc, process, linux.seccomp().as_ref(), state, &request.cgroups).inspect_err(|_| {
         let _ = sys::pidfd::send_signal(made.pidfd.as_fd(), libc::SIGKILL);
         let _ = wait::reap(&made.pidfd);
     })?;
@@ -182,6 +182,7 @@ fn serve(
     process: &Process,
     profile: Option<&oci_spec::runtime::LinuxSeccomp>,
     state: &State,
+    cgroups: &[String],
 ) -> Result<()> {
     if let Some(profile) = profile {
         made.channel.send(&filter_order(&seccomp::compile(profile)?)).or_else(gone_is_no_fault)?;
@@ -191,7 +192,7 @@ fn serve(
             None => return Err(wait::died(&made.pidfd, &state.vessel.cgroup)),
             Some((Report::Failed(e), _)) => return Err(e),
             Some((Report::Attach, _)) => {
-                state.vessel.cgroup.attach(made.pid)?;
+                state.vessel.cgroup.attach(made.pid, cgroups, state.init_process_pid)?;
                 made.channel.send(&Order::Attached(None))?;
             }
             Some((Report::Pid(pid), _)) => {

@@ -197,7 +197,7 @@ fn launch(
     match launch(entry.clone_into.as_ref().map(AsFd::as_fd)) {
         Err(e) if cgroup.attaches(&e) => {
             let criu = launch(None)?;
-            cgroup.attach(criu.pid)?;
+            cgroup.attach(criu.pid, &[], criu.pid)?;
             Ok(criu)
         }
         criu => criu,

@@ -380,11 +380,13 @@ fn forgotten(unit: &Unit) -> bool {
     dir.is_dir() && !dir.join(&unit.name).exists()
 }
 
-/// Has systemd move a process into the scope, where the caller has no right to: from outside of the part of the tree
-/// that is the user's.
-pub(super) fn attach(unit: &Unit, pid: i32) -> Result<()> {
+/// Has systemd move a process into the scope, or into the cgroup at `place` in it, where the caller has no right to: from
+/// outside of the part of the tree that is the user's.
+pub(super) fn attach(unit: &Unit, pid: i32, place: &Path) -> Result<()> {
     let pids = Value::Array("u".into(), vec![Value::U32(pid.unsigned_abs())]);
-    let arguments = [Value::text(&unit.name), Value::text(""), pids];
+    // For systemd the scope itself is no path.
+    let place = if place == Path::new("/") { "".into() } else { place.to_string_lossy() };
+    let arguments = [Value::text(&unit.name), Value::text(&place), pids];
     match manager(unit)?.call("AttachProcessesToUnit", &arguments)? {
         Reply::Done(_) => Ok(()),
         Reply::Fault(name, text) => {
