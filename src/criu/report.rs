@@ -19,6 +19,8 @@ pub(super) fn failure(words: &str, response: &Response, log: &Path) -> Error {
     let told = tail(log);
     match (told.is_empty(), &response.message) {
         (true, Some(message)) => error.hint(format!("it says: {}", message.trim())),
+        // What it asks the kernel first.
+        _ if told.contains("kerndat") => with(error, &told, log).hint("a newer criu may know this kernel"),
         _ => with(error, &told, log),
     }
 }
