@@ -1,5 +1,5 @@
 #!/bin/bash
-# Inside the test bed: runs the built integration tests against the built vessel.
+# Inside the test bed, or the vm: runs the built integration tests against the built vessel.
 #   hack/testbed-suite.sh DIR [ARG...]     DIR has integration, probe and vessel; the rest goes to the test program
 # RUNTIME names another runtime of the guest.
 set -euo pipefail
@@ -14,5 +14,5 @@ export TMPDIR=$own/tmp PROBE=$own/probe
 cd "$own"
 # The session of the ordinary user comes a moment after boot.
 for _ in $(seq 100); do [ ! -S "/run/user/$(id -u alice)/bus" ] || break; sleep 0.2; done
-# One processor, but much waiting.
+# Few processors, but much waiting.
 exec ./integration --test-threads 3 "$@"

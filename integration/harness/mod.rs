@@ -13,7 +13,7 @@ mod term;
 pub use check::hierarchies;
 pub use cmd::{Cmd, Output, Running};
 pub use container::Container;
-pub use need::{Need, deviation, measuring, missing, recorded_deviation, skip};
+pub use need::{Need, deviation, in_vm, measuring, missing, recorded_deviation, skip};
 pub use suite::{CGROUP_ROOT, User, eventually, reap_orphan, runtime, runtime_is_before, runtime_kind, suite};
 pub use term::{ConsoleSocket, Pty, read_until, receive_fd};
 
@@ -43,6 +43,17 @@ macro_rules! spec {
     ($($id:literal),+ $(,)?) => {
         if let Some(reason) = $crate::harness::recorded_deviation() {
             $crate::skip!("{reason}");
+        }
+    };
+}
+
+/// The same for what the vm alone has (`make vm`): elsewhere the test is counted apart, and there it has to run.
+#[macro_export]
+macro_rules! needs_vm {
+    ($($need:expr),+ $(,)?) => {
+        if let Some(reason) = $crate::harness::missing(&[$($need),+]) {
+            assert!(!$crate::harness::in_vm(), "the vm should have it: {reason}");
+            $crate::skip!("needs the vm (make vm): {reason}");
         }
     };
 }

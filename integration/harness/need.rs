@@ -134,6 +134,11 @@ pub fn missing(needs: &[Need]) -> Option<String> {
     needs.iter().find_map(|n| n.missing())
 }
 
+/// Whether this machine is the one of hack/vm.
+pub fn in_vm() -> bool {
+    std::env::var_os("TESTBED").is_some_and(|name| name == "vm")
+}
+
 /// The reason to skip where the runtime under test is of that kind.
 pub fn deviation(kind: &str, reason: &str) -> Option<String> {
     if runtime_kind() != kind {
