@@ -28,6 +28,7 @@ mod namespaces;
 mod netdevices;
 mod process;
 mod removal;
+mod resources;
 mod rootfs;
 mod rootless;
 mod seal;
