@@ -1,8 +1,8 @@
 #!/bin/bash
 # Merges the outputs of the integration tests from several machines: fails where a test failed, was ignored, or ran on none of them.
 #   hack/report.sh LOG...
-# What only the guest of QEMU can run (a skip says "the vm guest has"), has to run where a LOG is called vm.log.
-# Tests that only the vm can run (hack/vm) are told of and counted apart.
+# Tests that only the vm can run (hack/vm; their skips begin with "needs the vm") are told of and counted apart; where a
+# LOG is called vm.log they have to run there.
 # The last line is for machines: `N passed, N failed`.
 set -euo pipefail
 
@@ -23,12 +23,11 @@ awk '
 		if (reason ~ /^needs the vm/) elsewhere[name] = 1
 		else own[name] = 1
 		why[name] = why[name] "\n    " FILENAME ": " reason
-		if (reason ~ /the vm guest has/) guest[name] = 1
 	}
 	/^running [0-9]+ test/ { complete[FILENAME] = 0 }
 	/^test result: / { complete[FILENAME] = 1 }
 	END {
-		bad = 0; good = 0; skips = 0; far = 0; later = 0
+		bad = 0; good = 0; skips = 0; far = 0
 		for (file in complete) if (file ~ /(^|\/)vm\.log$/) vm = 1
 		for (file in complete) if (!complete[file]) { print "did not come to its end: " file; bad++ }
 		for (name in seen) {
@@ -37,15 +36,13 @@ awk '
 			for (i = 1; i <= count; i++) { if ((files[i], name) in skipped) absent++; else ran = 1 }
 			if (ran) skips += absent
 			if (name in failed) { print "failed: " name " (" substr(failed[name], 2) ")"; bad++ }
-			else if (!ran && name in guest && !vm) later++
-			else if (!ran && (name in elsewhere) && !(name in own)) { print "needs the vm (make vm): " name; far++ }
+			else if (!ran && !vm && (name in elsewhere) && !(name in own)) { print "needs the vm (make vm): " name; far++ }
 			else if (!ran) { print "ran nowhere: " name why[name]; bad++ }
 			else good++
 		}
 		for (name in ignored) { sub(/^test /, "", ignored[name]); print ignored[name]; bad++ }
 		if (good == 0) { print "no tests ran"; bad++ }
 		print skips " skipped on one machine, and run on another"
-		if (later) print later " left to the vm guest"
 		if (far) print far " need the vm, and are not counted: run make vm"
 		print good " passed, " bad " failed"
 		exit bad > 0

@@ -87,7 +87,7 @@ impl Need {
                 absent(kernel() >= (major, minor), &format!("the kernel is older than {major}.{minor}"))
             }
             Need::OlderKernel(major, minor) => {
-                let text = format!("the kernel is not older than {major}.{minor}; the vm guest has one");
+                let text = format!("needs the vm (make vm): the kernel is not older than {major}.{minor}");
                 absent(kernel() < (major, minor), &text)
             }
             Need::File(path) => absent(Path::new(path).exists(), &format!("no {path}")),
@@ -97,10 +97,10 @@ impl Need {
                 absent(there, &format!("the kernel knows no {name}"))
             }
             Need::TwoCpus => absent(std::thread::available_parallelism().is_ok_and(|n| n.get() > 1), "one processor"),
-            Need::Criu => absent(*CRIU, "no CRIU that works with this kernel; the vm guest has one"),
+            Need::Criu => absent(*CRIU, "needs the vm (make vm): no CRIU that works with this kernel"),
             Need::CriuFeature(name) => absent(
                 *CRIU && criu(&["check", "--feature", name]),
-                &format!("CRIU has no {name} with this kernel; the vm guest has it"),
+                &format!("needs the vm (make vm): CRIU has no {name} with this kernel"),
             ),
             Need::Capability(number) => {
                 let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

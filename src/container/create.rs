@@ -215,8 +215,10 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     // systemd moves init into the cgroup while that already works.
     let late = rollback.unit.is_some();
     let restrict_devices = || cgroup.restrict_devices(linux.resources().as_ref());
-    // A hook that init runs is the first that could use a device; else init comes before the program by far.
-    let devices_first = config.spec.hooks().as_ref().is_some_and(|hooks| hooks.create_container().is_some());
+    // v1 takes the rules one by one: init could make no node between the first and the last. Else a hook that init runs is
+    // the first that could use a device.
+    let devices_first =
+        !cgroup.unified || config.spec.hooks().as_ref().is_some_and(|hooks| hooks.create_container().is_some());
     if devices_first && !late {
         restrict_devices()?;
     }
