@@ -22,7 +22,7 @@ impl Docker {
         let daemon = daemon.args(["--exec-opt", &format!("native.cgroupdriver={driver}"), "--cgroup-parent"]);
         let parent = if driver == "systemd" { "vesseltest-docker.slice" } else { engine.c.cgroups_path() };
         let daemon = daemon.arg(parent).arg("--add-runtime").arg(format!("tested={}", runtime().display()));
-        engine.daemon = Some(daemon.timeout(60).spawn());
+        engine.daemon = Some(daemon.timeout(600).spawn());
         let docker = Docker { engine, host };
         eventually("dockerd", || (docker.cmd(&["version"]).run().code == 0).then_some(()));
         docker.cmd(&["import"]).arg(docker.engine.tarball()).arg("image").run().ok();
