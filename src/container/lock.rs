@@ -48,14 +48,22 @@ fn find(locks: &str, file: &str) -> Option<i32> {
     })
 }
 
+/// Whether a process has the directory open.
+fn has_open(pid: i32, dir: &OwnedFd) -> bool {
+    let Ok(wanted) = rustix::fs::fstat(dir) else { return false };
+    let Ok(fds) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    fds.flatten()
+        .any(|fd| rustix::fs::stat(fd.path()).is_ok_and(|s| (s.st_dev, s.st_ino) == (wanted.st_dev, wanted.st_ino)))
+}
+
 /// Kills the process that has the lock, if that is still `pid`.
 pub(super) fn end_holder(dir: &OwnedFd, pid: i32) -> Result<()> {
     let process = match wait::open(pid) {
         Err(e) if e.errno() == libc::ESRCH => return Ok(()),
         process => process?,
     };
-    // Looked at after opening: the descriptor is of the process that has it.
-    if holder(dir) != Some(pid) {
+    // Looked at after opening. /proc/locks keeps the pid of who took the lock, which may be another process by now.
+    if holder(dir) != Some(pid) || !has_open(pid, dir) {
         return Ok(());
     }
     match sys::pidfd::send_signal(process.as_fd(), libc::SIGKILL) {

@@ -70,10 +70,11 @@ pub(super) fn mounts(host: &Host, id: &str, change: MountsChange, mounts: &str) 
 /// Has a process do something in the container's namespaces.
 pub(super) fn visit(init: &std::os::fd::OwnedFd, kinds: CloneFlags, work: Work, state: &State) -> Result<()> {
     let (channel, end) = channel::pair()?;
+    let parent = rustix::process::getpid();
     let pidfd = match clone3(0, None).context(|| "cannot make a process")? {
         Clone::Child => {
             drop(channel);
-            visit::run(init, kinds, work, end)
+            visit::run(init, kinds, work, end, parent)
         }
         Clone::Parent(_, pidfd) => pidfd,
     };
@@ -83,6 +84,6 @@ pub(super) fn visit(init: &std::os::fd::OwnedFd, kinds: CloneFlags, work: Work, 
     match answer? {
         Some((Report::Failed(e), _)) => Err(e),
         _ if status.and_then(|s| s.exit_status()) == Some(0) => Ok(()),
-        _ => Err(Error::new(format!("the process that was to change the mounts of container {} was ended", state.id))),
+        _ => Err(Error::new(format!("the process that was to work in container {} was ended", state.id))),
     }
 }

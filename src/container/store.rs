@@ -223,6 +223,11 @@ impl Entry {
         write(&self.dir, STAGED, &text).context(|| self.path.display())
     }
 
+    /// The state that was written last and does not hold yet, if there is one.
+    pub(super) fn staged_state(&self) -> Option<State> {
+        serde_json::from_str(&self.read(STAGED).ok()?).ok()
+    }
+
     /// Makes the state hold that was written last.
     pub(super) fn commit_state(&self) -> Result<()> {
         let renamed = rustix::fs::renameat(&self.dir, STAGED, &self.dir, "state.json");

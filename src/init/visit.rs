@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use nix::sched::CloneFlags;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountPropagationFlags;
+use rustix::process::Pid;
 
 use super::{Orders, bootstrap};
 use crate::error::{Context, Result};
@@ -25,18 +26,27 @@ pub enum Work {
     ProtectRoot,
 }
 
-/// Does it in these namespaces of the process behind `init`, and reports a failure. Does not return.
+/// Does it in these namespaces of the process behind `init`, and reports a failure. Does not return. It ends with `parent`:
+/// it has a copy of the container's lock.
 ///
 /// It stays out of the pid namespace, so that no process of the container can see it, let alone trace it.
-pub fn run(init: &OwnedFd, kinds: CloneFlags, work: Work, end: InitEnd) -> ! {
+pub fn run(init: &OwnedFd, kinds: CloneFlags, work: Work, end: InitEnd, parent: Pid) -> ! {
     let orders = Orders::new(end);
-    match ladder(init, kinds, work) {
+    let done = end_with(parent).and_then(|()| ladder(init, kinds, work, parent));
+    match done {
         Ok(()) => sys::process::exit(0),
         Err(e) => orders.fail(e),
     }
 }
 
-fn ladder(init: &OwnedFd, mut kinds: CloneFlags, mut work: Work) -> Result<()> {
+/// Lets this process be killed where `parent` ends; to be said again after a change of ids.
+fn end_with(parent: Pid) -> Result<()> {
+    let signal = Some(rustix::process::Signal::KILL);
+    rustix::process::set_parent_process_death_signal(signal).context(|| "cannot follow the runtime")?;
+    if rustix::process::getppid() == Some(parent) { Ok(()) } else { sys::process::exit(1) }
+}
+
+fn ladder(init: &OwnedFd, mut kinds: CloneFlags, mut work: Work, parent: Pid) -> Result<()> {
     sys::process::protect()?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let names = rustix::fs::open("/proc/self/fd", flags, Mode::empty()).context(|| "cannot open /proc/self/fd")?;
@@ -52,6 +62,7 @@ fn ladder(init: &OwnedFd, mut kinds: CloneFlags, mut work: Work) -> Result<()> {
         addition.complete()?;
     }
     join(init, kinds)?;
+    end_with(parent)?;
     // Modes of directories are meant as they are.
     rustix::process::umask(Mode::empty());
     match work {

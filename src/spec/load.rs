@@ -55,6 +55,7 @@ pub fn parse(text: String) -> Result<Config> {
 pub fn parse_process(text: &str) -> Result<Process> {
     let mut warnings = Vec::new();
     let mut process = read(text, |value| mend_process(value, "", &mut warnings))?;
+    required::check_process(text)?;
     drop_empty_of_process(&mut process);
     warnings.iter().for_each(|w| log::warn(w));
     Ok(process)
@@ -232,7 +233,7 @@ mod tests {
     #[test]
     fn what_is_null_is_absent() {
         let c = config(json!({"ociVersion": null, "process": {"user": null, "cwd": "/", "args": null}, "linux": {
-            "resources": {"pids": {"limit": null}, "devices": [{"type": "", "access": "rwm", "allow": null}]},
+            "resources": {"pids": {"limit": null}, "devices": [{"type": "", "access": null, "allow": true}]},
             "namespaces": [{"type": "pid", "path": null}, {"type": "network", "path": ""}]}}))
         .unwrap();
         assert_eq!(c.spec.process().as_ref().unwrap().user().uid(), 0);

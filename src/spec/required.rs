@@ -32,15 +32,27 @@ const CONSOLE: &str = "process.consoleSize";
 /// Refuses a configuration that lacks one of them.
 pub(super) fn check(text: &str) -> Result<()> {
     let config: Value = serde_json::from_str(text).map_err(fault)?;
+    check_below(&config, config["process"]["terminal"] == true, "")
+}
+
+/// Refuses a process (of `exec --process`) that lacks one of those that are its own.
+pub(super) fn check_process(text: &str) -> Result<()> {
+    let process: Value = serde_json::from_str(text).map_err(fault)?;
+    check_below(&process, process["terminal"] == true, "process.")
+}
+
+/// Checks what is at the places below `prefix`, of which `value` is the value.
+fn check_below(value: &Value, terminal: bool, prefix: &str) -> Result<()> {
     for (place, names) in REQUIRED {
         // It has no effect then, whatever it is.
-        if place == CONSOLE && config["process"]["terminal"] != true {
+        if place == CONSOLE && !terminal {
             continue;
         }
-        at(&config, place, String::new(), &mut |object, place| {
+        let Some(place) = place.strip_prefix(prefix) else { continue };
+        at(value, place, String::new(), &mut |object, place| {
             // A fifo has no numbers.
             let fifo = names.contains(&"major") && object["type"] == "p";
-            match names.iter().find(|name| !fifo && object.get(name).is_none()) {
+            match names.iter().find(|name| !fifo && object.get(name).is_none_or(Value::is_null)) {
                 Some(name) => Err(fault(format_args!("{place}: {name} is missing"))),
                 None => Ok(()),
             }
@@ -78,6 +90,7 @@ mod tests {
         for (config, want) in [
             (json!({}), None),
             (json!({"process": {"user": {"uid": 0, "gid": 0}}}), None),
+            (json!({"process": {"user": {"uid": null, "gid": 0}}}), Some("process.user: uid is missing")),
             (json!({"process": {"user": {"gid": 0}}}), Some("process.user: uid is missing")),
             (
                 json!({"process": {"rlimits": [{"soft": 1, "hard": 1}, {"soft": 1}]}}),
@@ -102,5 +115,8 @@ mod tests {
             let fault = check(&config.to_string()).err().map(|e| e.to_string());
             assert_eq!(fault.as_deref(), want, "{config}");
         }
+        let process = json!({"rlimits": [{"hard": 1}], "cwd": "/"});
+        assert_eq!(check_process(&process.to_string()).unwrap_err().to_string(), "rlimits[0]: soft is missing");
+        assert!(check_process("{}").is_ok());
     }
 }
