@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Container, Need, missing};
+use crate::harness::{Cmd, Container, Need, missing, runtime, runtime_kind};
 use crate::{deviates, needs, skip};
 
 const SYS_RESOURCE: Need = Need::Capability(24);
@@ -195,5 +195,23 @@ fn a_path_of_a_namespace_may_be_too_long() {
             json!([{"type": "mount"}, {"type": "pid"}, {"type": "uts"}, {"type": "ipc", "path": long}]);
     });
     c.run().exits(1).fails("name too long");
+    c.nothing_left();
+}
+
+#[test]
+fn only_descriptors_of_the_caller_are_handed_over() {
+    let c = Container::new(["fds"]);
+    let file = std::fs::File::open("/dev/zero").unwrap();
+    let cmd = c.command("run", ["--preserve-fds", "1", "--bundle"]).arg(c.bundle()).arg(&c.id);
+    let out = cmd.fds(vec![file.into()]).run().ok();
+    assert!(out.stdout.contains("fd 3 /dev/zero"), "{out}");
+    if runtime_kind() != "vessel" {
+        skip!("takes what it has opened itself");
+    }
+    // A log gets the lowest number that is free.
+    let closed = ["-c", "exec \"$@\" 3>&-", "sh"];
+    let cmd = Cmd::new("sh").args(closed).arg(runtime()).arg("--root").arg(c.root()).arg("--log").arg(c.path("a.log"));
+    let cmd = cmd.args(["run", "--preserve-fds", "1", "--bundle"]).arg(c.bundle()).arg(&c.id);
+    cmd.run().exits(1).fails("preserved-fd 0 (of 1): it is not open");
     c.nothing_left();
 }

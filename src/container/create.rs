@@ -691,7 +691,7 @@ pub(super) fn listen_env() -> Vec<String> {
     }
 }
 
-/// How many descriptors beyond the standard streams the program inherits; each has to be there.
+/// How many descriptors beyond the standard streams the program inherits; each has to have been passed on to us.
 pub(super) fn preserved(preserve_fds: u32, listen_env: &[String]) -> Result<u32> {
     let listen = listen_env.iter().find_map(|v| v.strip_prefix("LISTEN_FDS=")?.parse().ok()).unwrap_or(0);
     let total = preserve_fds
@@ -699,7 +699,7 @@ pub(super) fn preserved(preserve_fds: u32, listen_env: &[String]) -> Result<u32>
         .filter(|n| *n < 1 << 20)
         .ok_or_else(|| Error::new("--preserve-fds: too many descriptors"))?;
     for number in 3..3 + total.cast_signed() {
-        if !sys::process::is_open(number) {
+        if !sys::fd::is_inherited(number) {
             return Err(Error::new(format!("unable to stat preserved-fd {} (of {total}): it is not open", number - 3)));
         }
     }

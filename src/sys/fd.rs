@@ -40,17 +40,28 @@ pub fn hand_over(fds: &[BorrowedFd<'_>], first: RawFd) -> Result<()> {
     Ok(())
 }
 
-/// Whether descriptor `number` is open for writing.
+/// Whether descriptor `number` was passed on to this process: what is open since then (a log that got the number, say) is
+/// close-on-exec. To be asked before anything passed on is marked so.
+pub fn is_inherited(number: RawFd) -> bool {
+    // SAFETY: the call only reads a flag of a descriptor.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    flags >= 0 && flags & libc::FD_CLOEXEC == 0
+}
+
+/// Whether descriptor `number` was passed on to this process, open for writing.
 pub fn is_writable(number: RawFd) -> bool {
     // SAFETY: the call only reads flags of a descriptor.
     let flags = unsafe { libc::fcntl(number, libc::F_GETFL) };
-    flags >= 0 && flags & libc::O_ACCMODE != libc::O_RDONLY
+    is_inherited(number) && flags & libc::O_ACCMODE != libc::O_RDONLY
 }
 
 /// Writes to descriptor `number`, which the caller has passed on to this process, and closes it: whoever waits at the other
-/// end sees that nothing more comes.
+/// end sees that nothing more comes. EBADF where there is no such descriptor, or it has been closed.
 pub fn write_once(number: RawFd, bytes: &[u8]) -> Result<()> {
-    // SAFETY: nothing in this process owns a descriptor that its caller has named by number, and it is not used again.
+    if !is_inherited(number) {
+        return Err(std::io::Error::from_raw_os_error(libc::EBADF).into());
+    }
+    // SAFETY: whatever this process owns is close-on-exec, and this is not; once closed, it is refused above.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     rustix::io::write(&fd, bytes)?;
     Ok(())

@@ -66,12 +66,6 @@ pub fn end_on_signals() -> Result<()> {
     Ok(())
 }
 
-/// Whether descriptor `number` is open.
-pub fn is_open(number: RawFd) -> bool {
-    // SAFETY: the call only reads a flag of a descriptor.
-    unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
-}
-
 /// Lets the program that is executed next inherit descriptor `number`.
 pub fn inherit(number: RawFd) -> Result<()> {
     // SAFETY: the call only changes a flag of a descriptor.
