@@ -20,6 +20,9 @@ pub struct Group {
     monitoring: Option<PathBuf>,
 }
 
+/// What the kernel has beside the classes of service.
+const KERNELS: [&str; 3] = ["info", "mon_groups", "mon_data"];
+
 /// Where resctrl is mounted.
 pub fn mountpoint() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").context(|| "cannot read /proc/self/mounts")?;
@@ -39,27 +42,37 @@ fn find(mounts: &str) -> Option<PathBuf> {
 
 impl Group {
     /// Makes the group that the configuration asks for, or checks that it is as it asks for; below `root`, where resctrl is
-    /// mounted. What was made before a failure is removed.
+    /// mounted. What was made before a failure is removed. The container's own class of service must not be there: it would
+    /// be that of others.
     pub fn make(root: &Path, id: &str, config: &LinuxIntelRdt) -> Result<Group> {
         let closid = config.clos_id().as_deref().filter(|c| !c.is_empty());
-        let dir = match closid {
-            Some("/") => root.to_path_buf(),
-            Some(closid) => root.join(closid),
-            None => root.join(id),
-        };
+        let name = closid.unwrap_or(id);
+        if KERNELS.contains(&name) {
+            return Err(Error::from_errno(
+                libc::EINVAL,
+                format!("{name} is a directory of the kernel's own in resctrl"),
+            )
+            .hint("name another in closID"));
+        }
+        let dir = if name == "/" { root.to_path_buf() } else { root.join(name) };
         let lines = lines(config);
-        let is_there = dir.is_dir();
-        if is_there && closid.is_some() {
+        let is_there = closid.is_some() && dir.is_dir();
+        if is_there {
             compare(&dir, &lines)?;
-        } else if !is_there {
+        } else {
             if closid.is_some() && lines.is_empty() {
                 return Err(Error::from_errno(libc::ENOENT, format!("closID: there is no {}", dir.display())))
                     .map_err(|e| e.hint("make it first, or say with schemata what it is to be"));
             }
-            fs::create_dir(&dir).context(|| format!("cannot make {}", dir.display())).map_err(|e| explain(root, e))?;
+            fs::create_dir(&dir).context(|| format!("cannot make {}", dir.display())).map_err(|e| {
+                if closid.is_none() && e.errno() == libc::EEXIST {
+                    return e.hint("give the container another id, or name the directory in closID");
+                }
+                explain(root, e)
+            })?;
         }
-        let mut group = Group { dir, own: closid.is_none() && !is_there, monitoring: None };
-        group.fill(root, id, config, if is_there && closid.is_some() { &[] } else { &lines }).inspect_err(|_| {
+        let mut group = Group { dir, own: closid.is_none(), monitoring: None };
+        group.fill(root, id, config, if is_there { &[] } else { &lines }).inspect_err(|_| {
             // What fails here is not what went wrong.
             let _ = group.remove();
             if !is_there {
@@ -214,10 +227,21 @@ mod tests {
         assert!(!resctrl.0.join("c1/schemata").exists(), "written without being asked");
         group.remove().unwrap();
         assert!(!resctrl.0.join("c1").exists());
-        // Not made for the container: it stays.
-        resctrl.group("c1", "");
-        resctrl.make(json!({})).unwrap().remove().unwrap();
-        assert!(resctrl.0.join("c1").is_dir());
+        // Not made for the container: it stays as it is.
+        resctrl.group("c1", "L3:0=f\n");
+        let error = resctrl.make(json!({"schemata": ["L3:0=1"]})).unwrap_err();
+        assert_eq!(error.errno(), libc::EEXIST, "{error}");
+        assert_eq!(resctrl.read("c1/schemata"), "L3:0=f\n");
+    }
+
+    #[test]
+    fn directories_of_the_kernel_are_no_groups() {
+        let resctrl = Resctrl::new("kernels");
+        for name in KERNELS {
+            let error = resctrl.make(json!({"closID": name})).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{name} is a directory of the kernel's")), "{error}");
+            Group::make(&resctrl.0, name, &LinuxIntelRdt::default()).unwrap_err();
+        }
     }
 
     #[test]
@@ -225,8 +249,10 @@ mod tests {
         // spec!("config-linux/intel-rdt/tasks", "config-linux/intel-rdt/both-schemas",
         // "config-linux/intel-rdt/one-schema", "config-linux/intel-rdt/schemata");
         let resctrl = Resctrl::new("write");
+        let group = resctrl.make(json!({})).unwrap();
         resctrl.group("c1", "");
-        let group = resctrl.make(json!({"memBwSchema": "MB:0=20", "l3CacheSchema": "L3:0=f"})).unwrap();
+        let config = serde_json::from_value(json!({"memBwSchema": "MB:0=20", "l3CacheSchema": "L3:0=f"})).unwrap();
+        group.set(&resctrl.0, &lines(&config)).unwrap();
         group.add(77).unwrap();
         assert_eq!(resctrl.read("c1/tasks"), "77\n");
         // A file that is no file of the kernel's keeps what was written last: memBwSchema comes after l3CacheSchema.
