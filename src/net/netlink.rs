@@ -76,6 +76,17 @@ pub(super) const fn flag(flag: libc::c_int) -> u16 {
     flag as u16
 }
 
+/// How often a dump is asked for that changes meanwhile.
+const ATTEMPTS: usize = 10;
+
+/// What has come of an answer.
+#[derive(Debug, Default)]
+struct Answer {
+    found: Vec<Message>,
+    /// Whether something changed while it was put together: it may lack things, or have them twice.
+    interrupted: bool,
+}
+
 /// A socket in the network namespace in which it was made.
 #[derive(Debug)]
 pub(super) struct Socket(OwnedFd);
@@ -100,40 +111,45 @@ impl Socket {
 
     fn ask(&self, message: &Message, flags: u16) -> Result<Vec<Message>> {
         let bytes = message.to_bytes(flags)?;
-        send(self.0.as_raw_fd(), &bytes, MsgFlags::empty()).context(|| "cannot write to the netlink socket")?;
-        let mut found = Vec::new();
-        while !self.answers(&mut found)? {}
-        Ok(found)
+        for _ in 0..ATTEMPTS {
+            send(self.0.as_raw_fd(), &bytes, MsgFlags::empty()).context(|| "cannot write to the netlink socket")?;
+            let mut answer = Answer::default();
+            while !self.answers(&mut answer)? {}
+            if !answer.interrupted {
+                return Ok(answer.found);
+            }
+        }
+        Err(Error::from_errno(libc::EAGAIN, "the network changes all the time while it is read"))
     }
 
     /// Receives some answers. True at their end.
-    fn answers(&self, found: &mut Vec<Message>) -> Result<bool> {
+    fn answers(&self, answer: &mut Answer) -> Result<bool> {
         let cannot = || "cannot read from the netlink socket";
         let fd = self.0.as_raw_fd();
         let size = recv(fd, &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC).context(cannot)?;
         let mut bytes = vec![0; size];
         let size = recv(fd, &mut bytes, MsgFlags::empty()).context(cannot)?;
-        read(&bytes[..size], found)
+        read(&bytes[..size], answer)
     }
 }
 
 /// Takes a packet apart. True where it has the end of the answer.
-fn read(mut rest: &[u8], found: &mut Vec<Message>) -> Result<bool> {
+fn read(mut rest: &[u8], answer: &mut Answer) -> Result<bool> {
     let odd = || Error::new("the kernel's netlink answer is not understood");
     while !rest.is_empty() {
         let header = rest.first_chunk::<HEADER>().ok_or_else(odd)?;
         let length = usize::try_from(u32::from_ne_bytes([header[0], header[1], header[2], header[3]])).unwrap_or(0);
         let kind = u16::from_ne_bytes([header[4], header[5]]);
         let body = rest.get(HEADER..length).ok_or_else(odd)?;
+        answer.interrupted |= u16::from_ne_bytes([header[6], header[7]]) & flag(libc::NLM_F_DUMP_INTR) != 0;
         match i32::from(kind) {
-            libc::NLMSG_DONE => return Ok(true),
-            libc::NLMSG_ERROR => {
-                // The errno, negative; 0 is a success that was asked for.
+            libc::NLMSG_DONE | libc::NLMSG_ERROR => {
+                // The errno, negative; 0 is the end of a dump, or a success that was asked for.
                 let code = i32::from_ne_bytes(*body.first_chunk().ok_or_else(odd)?);
                 return if code == 0 { Ok(true) } else { Err(std::io::Error::from_raw_os_error(-code).into()) };
             }
             libc::NLMSG_NOOP | libc::NLMSG_OVERRUN => {}
-            _ => found.push(Message::from_bytes(kind, body).ok_or_else(odd)?),
+            _ => answer.found.push(Message::from_bytes(kind, body).ok_or_else(odd)?),
         }
         // Messages begin at multiples of four.
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -155,9 +171,12 @@ mod tests {
         let bytes = sent.to_bytes(flag(libc::NLM_F_ACK)).unwrap();
         assert_eq!(bytes.len(), HEADER + 16 + 12 + 8);
         assert_eq!(bytes[6..8], 5_u16.to_ne_bytes());
-        let mut found = Vec::new();
-        assert!(!read(&bytes, &mut found).unwrap());
-        assert_eq!(found, [sent]);
+        let mut answer = Answer::default();
+        assert!(!read(&bytes, &mut answer).unwrap());
+        assert!(!answer.interrupted);
+        assert_eq!(answer.found, std::slice::from_ref(&sent));
+        read(&sent.to_bytes(flag(libc::NLM_F_DUMP_INTR)).unwrap(), &mut answer).unwrap();
+        assert!(answer.interrupted);
     }
 
     #[test]
@@ -169,12 +188,13 @@ mod tests {
             bytes.extend(code.to_ne_bytes());
             bytes
         };
-        assert!(read(&packet(libc::NLMSG_DONE, 0), &mut Vec::new()).unwrap());
-        assert!(read(&packet(libc::NLMSG_ERROR, 0), &mut Vec::new()).unwrap());
-        let error = read(&packet(libc::NLMSG_ERROR, -libc::EEXIST), &mut Vec::new()).unwrap_err();
-        assert_eq!(error.errno(), libc::EEXIST);
+        for kind in [libc::NLMSG_DONE, libc::NLMSG_ERROR] {
+            assert!(read(&packet(kind, 0), &mut Answer::default()).unwrap());
+            let error = read(&packet(kind, -libc::EEXIST), &mut Answer::default()).unwrap_err();
+            assert_eq!(error.errno(), libc::EEXIST);
+        }
         for odd in [&b"abc"[..], &[255, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]] {
-            assert!(read(odd, &mut Vec::new()).is_err());
+            assert!(read(odd, &mut Answer::default()).is_err());
         }
     }
 }
