@@ -138,8 +138,9 @@ impl Sink {
     }
 }
 
+/// A daemon that hangs must not hang us: messages that it does not take are lost.
 fn connect(path: &str) -> Result<UnixDatagram> {
-    let socket = UnixDatagram::unbound().and_then(|s| s.connect(path).map(|()| s));
+    let socket = UnixDatagram::unbound().and_then(|s| s.connect(path).and(s.set_nonblocking(true)).map(|()| s));
     socket.context(|| format!("cannot reach the log daemon at {path} (--log; is it running?)"))
 }
 
@@ -180,10 +181,10 @@ fn journal(level: Level, tag: &str, msg: &str) -> String {
     format!("MESSAGE={}\nPRIORITY={}\nSYSLOG_IDENTIFIER={tag}\n", msg.replace('\n', " "), level as u8)
 }
 
-/// The daemon sets the time.
+/// The daemon sets the time. A newline could pass for the end of a message.
 fn syslog(level: Level, tag: &str, msg: &str) -> String {
     const DAEMON: u8 = 3 << 3;
-    format!("<{}>{tag}[{}]: {msg}", DAEMON | level as u8, std::process::id())
+    format!("<{}>{tag}[{}]: {}", DAEMON | level as u8, std::process::id(), msg.replace('\n', " "))
 }
 
 /// A point in time as RFC 3339 in UTC, to the nanosecond: what Go's `time.Time` reads and runc's state.json holds.
@@ -244,9 +245,20 @@ mod tests {
             journal(Level::Warning, "c1", "a\nPRIORITY=0"),
             "MESSAGE=a PRIORITY=0\nPRIORITY=4\nSYSLOG_IDENTIFIER=c1\n"
         );
-        assert_eq!(syslog(Level::Error, "c1", "no"), format!("<27>c1[{}]: no", std::process::id()));
+        assert_eq!(syslog(Level::Error, "c1", "n\no"), format!("<27>c1[{}]: n o", std::process::id()));
         for bad in ["", "a b", "a\nb"] {
             assert!(tag(OsStr::new(bad)).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_daemon_that_hangs_does_not_hang_us() {
+        let path = std::env::temp_dir().join(format!("vessel-log-{}", std::process::id()));
+        let _daemon = UnixDatagram::bind(&path).unwrap();
+        let socket = connect(path.to_str().unwrap());
+        std::fs::remove_file(&path).unwrap();
+        let socket = socket.unwrap();
+        let error = std::iter::repeat_with(|| socket.send(b"x")).find_map(Result::err).unwrap();
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
     }
 }
