@@ -165,7 +165,12 @@ fn streams(images: &Path) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(&path).context(|| format!("cannot read {}", path.display()))?;
     let streams: Option<Vec<String>> =
         serde_json::from_str(&text).map_err(|e| Error::new(format!("{}: {e}", path.display())))?;
-    Ok(streams.unwrap_or_default())
+    let streams = streams.unwrap_or_default();
+    if streams.len() > 3 {
+        // The number of an entry is that of a descriptor of ours, and CRIU would hand any to the container.
+        return Err(Error::new(format!("{}: there are three standard streams, not {}", path.display(), streams.len())));
+    }
+    Ok(streams)
 }
 
 /// Runs CRIU in the container's cgroup, where the processes that it makes are from the start, and in a mount namespace of
@@ -304,4 +309,22 @@ fn arrived(entry: &Entry, state: &mut State, config: &Config, init: &OwnedFd) ->
         state.vessel.time_namespace = true;
     }
     entry.write_state(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_standard_streams_are_handed_over() {
+        let images = std::env::temp_dir().join(format!("vessel-streams-{}", std::process::id()));
+        std::fs::create_dir(&images).unwrap();
+        let mut found = [r#"null"#, r#"["a","b","c"]"#, r#"["a","b","c","pipe:[1]"]"#].map(|text| {
+            std::fs::write(images.join(DESCRIPTORS), text).unwrap();
+            streams(&images).map_err(|e| e.to_string())
+        });
+        std::fs::remove_dir_all(&images).unwrap();
+        assert!(std::mem::replace(&mut found[2], Ok(Vec::new())).unwrap_err().ends_with("standard streams, not 4"));
+        assert_eq!(found.map(|found| found.unwrap().len()), [0, 3, 0]);
+    }
 }
