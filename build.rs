@@ -9,13 +9,16 @@ fn main() {
     let commit = output.ok().filter(|o| o.status.success()).and_then(|o| String::from_utf8(o.stdout).ok());
     // See vessel_start in src/main.rs.
     let target = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
-    if target("ARCH") == "x86_64" && target("ENV") == "gnu" {
+    let is_static = target("FEATURE").split(',').any(|feature| feature == "crt-static");
+    if target("ARCH") == "x86_64" && target("ENV") == "gnu" && is_static {
         println!("cargo:rustc-link-arg-bins=-Wl,-e,vessel_start");
         if std::env::var("PROFILE").is_ok_and(|profile| profile == "release") {
             // The functions that the usual commands execute, side by side (hack/hot.sh).
             println!("cargo:rerun-if-changed=src/hot.ld");
             let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-            println!("cargo:rustc-link-arg-bins=-Wl,-T,{here}/src/hot.ld");
+            // Not by -Wl, which a comma in the path would end.
+            println!("cargo:rustc-link-arg-bins=-T");
+            println!("cargo:rustc-link-arg-bins={here}/src/hot.ld");
         }
     }
     println!("cargo:rustc-env=VESSEL_COMMIT={}", commit.as_deref().unwrap_or("unknown").trim());

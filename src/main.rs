@@ -13,9 +13,10 @@ pub extern "C" fn main(_: c_int, _: *const *const c_char) -> c_int {
     c_int::from(vessel::cli::main())
 }
 
-/// Where the kernel begins (build.rs tells the linker): before the C library, which begins at `_start`.
+/// Where the kernel begins (build.rs tells the linker): before the C library, which begins at `_start`. Only in a static
+/// program: in another, rdx tells `_start` what the dynamic linker wants called at the end.
 // SAFETY: no other symbol has this name; the stack is as the kernel has made it when `_start` is reached.
-#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+#[cfg(all(target_arch = "x86_64", target_env = "gnu", target_feature = "crt-static"))]
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub extern "C" fn vessel_start() -> ! {
