@@ -75,15 +75,12 @@ required! { runs_only_with;
     fn mount_destination { spec!("config/mounts/destination") "/mounts/0/destination" in [] }
     fn cwd { spec!("config/process/cwd") "/process/cwd" in [] }
     fn uid { spec!("config/process/user/uid") "/process/user/uid" in [] }
-    fn gid { spec!("config/process/user/gid") "/process/user/gid" in [] }
     fn limit_type { spec!("config/process/rlimits/type") "/process/rlimits/0/type" in [("/process/rlimits", limit())] }
     fn limit_soft { spec!("config/process/rlimits/soft") "/process/rlimits/0/soft" in [("/process/rlimits", limit())] }
     fn limit_hard { spec!("config/process/rlimits/hard") "/process/rlimits/0/hard" in [("/process/rlimits", limit())] }
     fn policy { spec!("config/process/scheduler/policy") "/process/scheduler/policy"
         in [("/process/scheduler", json!({"policy": "SCHED_BATCH", "nice": 1}))] }
     fn io_class { spec!("config/process/io-priority/class") "/process/ioPriority/class"
-        in [("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 4}))] }
-    fn io_priority { spec!("config/process/io-priority/priority") "/process/ioPriority/priority"
         in [("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 4}))] }
     fn namespace_type { spec!("config-linux/namespaces/type") "/linux/namespaces/0/type" in [] }
     fn container_id { spec!("config-linux/mappings/container-id") "/linux/uidMappings/0/containerID" in mapped() }

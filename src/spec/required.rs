@@ -6,11 +6,14 @@ use serde_json::Value;
 use super::load::fault;
 use crate::error::Result;
 
+/// Not here are the gid of process.user and the priority of process.ioPriority: configurations that work with other
+/// runtimes leave them out, and mean 0.
+///
 /// Places, `[]` for each entry of a list, and what must be there if the place is.
 const REQUIRED: [(&str, &[&str]); 17] = [
-    ("process.user", &["uid", "gid"]),
+    ("process.user", &["uid"]),
     ("process.rlimits[]", &["soft", "hard"]),
-    ("process.ioPriority", &["class", "priority"]),
+    ("process.ioPriority", &["class"]),
     ("mounts[].uidMappings[]", &["containerID", "hostID"]),
     ("mounts[].gidMappings[]", &["containerID", "hostID"]),
     ("linux.uidMappings[]", &["containerID", "hostID"]),
@@ -91,6 +94,7 @@ mod tests {
             (json!({}), None),
             (json!({"process": {"user": {"uid": 0, "gid": 0}}}), None),
             (json!({"process": {"user": {"uid": null, "gid": 0}}}), Some("process.user: uid is missing")),
+            (json!({"process": {"user": {"uid": 1}, "ioPriority": {"class": "IOPRIO_CLASS_BE"}}}), None),
             (json!({"process": {"user": {"gid": 0}}}), Some("process.user: uid is missing")),
             (
                 json!({"process": {"rlimits": [{"soft": 1, "hard": 1}, {"soft": 1}]}}),
