@@ -9,7 +9,7 @@ mod harness;
 
 mod apparmor;
 mod binds;
-mod boot;
+
 mod capabilities;
 mod cgroups;
 mod checkpoint;
@@ -37,5 +37,6 @@ mod selinux;
 mod spec;
 mod stuck;
 mod systemd;
+mod systemd_inside;
 mod tty;
 mod update;

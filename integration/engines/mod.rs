@@ -10,11 +10,11 @@ use crate::harness::{
 };
 
 mod containerd;
-mod docker;
 mod podman;
 mod podman_cgroups;
 mod pods;
 mod rootless;
+mod with_docker;
 
 /// An engine with everything of its own in the test's directory and cgroup, and the container's root filesystem.
 struct Engine {

@@ -4,8 +4,8 @@
 use std::fs;
 
 use super::{Engine, LIMITS, traces, v2};
-use crate::boot::{self, Machine};
 use crate::harness::{Container, Need, User, eventually};
+use crate::systemd_inside::{self, Machine};
 use crate::{deviates, needs};
 
 /// A fact of a container, by podman's template.
@@ -130,7 +130,7 @@ fn boots(podman: &Engine, ids: Option<&str>) {
     let cmd = podman.cmd(&["run", "-d", "--name", "one", "--network", "none", "--systemd", "always"]);
     cmd.args(podman.parent()).arg("--rootfs").arg(machine.root()).arg("/sbin/init").run().ok();
     let id = inspect(podman, "one", "{{.Id}}");
-    boot::uses(&|args| podman.cmd(&["exec", "one"]).args(args).run());
+    systemd_inside::uses(&|args| podman.cmd(&["exec", "one"]).args(args).run());
     podman.act(&["stop", "--time", "60", "one"]).ok();
     assert_eq!(inspect(podman, "one", "{{.State.ExitCode}} {{.State.Status}}"), "0 exited");
     podman.act(&["rm", "one"]).ok();

@@ -64,8 +64,8 @@ fn words(text: &str) -> Vec<&str> {
 #[test]
 fn docker_runs_containers() {
     deviates!("crun", "has other words");
-    needs!(Need::Program("dockerd"), Need::CgroupV2);
-    let engine = Docker::start("cgroupfs");
+    needs!(Need::Program("dockerd"), Need::CgroupV2, Need::Systemd);
+    let engine = Docker::start("systemd");
     let docker = |args: &[&str]| engine.cmd(args);
     let run = |flags: &[&str], args: &[&str]| engine.run(flags, args);
     run(&["--rm"], &["/probe", "echo", "hello", "--", "exit", "9"]).run().exits(9).line("hello");
@@ -129,13 +129,6 @@ fn cgroups(driver: &str) {
     eventually("no unit and no cgroup", || traces(&id).is_empty().then_some(()));
     let out = engine.run(&words("--rm --cgroupns host"), &["/probe", "cgroup"]).run().ok();
     assert_ne!(out.stdout, "0::/\n", "{out}");
-}
-
-#[test]
-fn docker_with_cgroupfs() {
-    deviates!("crun", "has other words");
-    needs!(Need::Program("dockerd"), Need::CgroupV2);
-    cgroups("cgroupfs");
 }
 
 #[test]
