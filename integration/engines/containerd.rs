@@ -20,10 +20,11 @@ impl Containerd {
             "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.internal.v1.opt\"]\n";
         fs::write(&config, settings).unwrap();
         let daemon = Cmd::new("containerd").arg("--config").arg(&config).arg("--root").arg(dir.join("lib"));
-        let daemon = daemon.arg("--state").arg(dir.join("run")).arg("--address").arg(engine.short.join("socket"));
+        let daemon =
+            daemon.arg("--state").arg(engine.short.join("run")).arg("--address").arg(engine.short.join("socket"));
         engine.daemon = Some(daemon.timeout(30).spawn());
         let containerd = Containerd { engine };
-        eventually("containerd", || (containerd.ctr(&["version"]).run().code == 0).then_some(()));
+        containerd.engine.wait_for_daemon(|| containerd.ctr(&["version"]));
         containerd
     }
 

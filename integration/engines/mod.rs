@@ -10,11 +10,11 @@ use crate::harness::{
 };
 
 mod containerd;
+mod docker;
 mod podman;
 mod podman_cgroups;
 mod pods;
 mod rootless;
-mod with_docker;
 
 /// An engine with everything of its own in the test's directory and cgroup, and the container's root filesystem.
 struct Engine {
@@ -64,6 +64,16 @@ impl Engine {
         std::os::unix::fs::chown(&engine.short, Some(user.uid), Some(user.gid)).unwrap();
         engine.user = Some(user);
         engine
+    }
+
+    /// Waits until the daemon answers; fails with what it has said where it has ended.
+    fn wait_for_daemon(&self, question: impl Fn() -> Cmd) {
+        eventually("the daemon's answer", || {
+            if let Some(daemon) = self.daemon.as_ref().filter(|daemon| daemon.ended()) {
+                panic!("the daemon has ended: {}", daemon.stderr());
+            }
+            (question().run().code == 0).then_some(())
+        });
     }
 
     /// With another manager of cgroups than cgroupfs.

@@ -1,7 +1,5 @@
 //! Docker, which drives the runtime through containerd.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use super::{Engine, TERMINAL, on_terminal, traces};
 use crate::harness::{Cmd, Need, eventually, runtime};
 use crate::{deviates, needs};
@@ -10,38 +8,23 @@ use crate::{deviates, needs};
 struct Docker {
     engine: Engine,
     host: String,
-    _turn: MutexGuard<'static, ()>,
 }
-
-/// One at a time: a machine with one slow processor has enough to do with that.
-static TURN: Mutex<()> = Mutex::new(());
 
 impl Docker {
     /// With that `native.cgroupdriver`, and the root filesystem as `image`.
     fn start(driver: &str) -> Docker {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut engine = Engine::podman();
         let dir = engine.c.dir.clone();
         let host = format!("unix://{}", engine.short.join("socket").display());
-        let parent = if driver == "systemd" { "vesseltest-docker.slice" } else { engine.c.cgroups_path() }.to_owned();
-        let daemon = || {
-            let daemon = Cmd::new("dockerd").args(["--host", &host]).arg("--data-root").arg(dir.join("lib"));
-            let daemon = daemon.arg("--exec-root").arg(dir.join("run")).arg("--pidfile").arg(dir.join("pid"));
-            let daemon =
-                daemon.args(["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"]);
-            let daemon = daemon.args(["--exec-opt", &format!("native.cgroupdriver={driver}"), "--cgroup-parent"]);
-            daemon.arg(&parent).arg("--add-runtime").arg(format!("tested={}", runtime().display())).timeout(600).spawn()
-        };
-        engine.daemon = Some(daemon());
-        let mut docker = Docker { engine, host: host.clone(), _turn: turn };
-        eventually("dockerd", || {
-            // It gives its containerd 15 seconds, which a slow machine does not keep to.
-            if let Some(ended) = docker.engine.daemon.as_mut().filter(|daemon| daemon.ended()) {
-                eprintln!("{}", ended.wait());
-                docker.engine.daemon = Some(daemon());
-            }
-            (docker.cmd(&["version"]).run().code == 0).then_some(())
-        });
+        let daemon = Cmd::new("dockerd").args(["--host", &host]).arg("--data-root").arg(dir.join("lib"));
+        let daemon = daemon.arg("--exec-root").arg(engine.short.join("run")).arg("--pidfile").arg(dir.join("pid"));
+        let daemon = daemon.args(["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"]);
+        let daemon = daemon.args(["--exec-opt", &format!("native.cgroupdriver={driver}"), "--cgroup-parent"]);
+        let parent = if driver == "systemd" { "vesseltest-docker.slice" } else { engine.c.cgroups_path() };
+        let daemon = daemon.arg(parent).arg("--add-runtime").arg(format!("tested={}", runtime().display()));
+        engine.daemon = Some(daemon.timeout(600).spawn());
+        let docker = Docker { engine, host };
+        docker.engine.wait_for_daemon(|| docker.cmd(&["version"]));
         docker.cmd(&["import"]).arg(docker.engine.tarball()).arg("image").run().ok();
         docker
     }
@@ -64,8 +47,8 @@ fn words(text: &str) -> Vec<&str> {
 #[test]
 fn docker_runs_containers() {
     deviates!("crun", "has other words");
-    needs!(Need::Program("dockerd"), Need::CgroupV2, Need::Systemd);
-    let engine = Docker::start("systemd");
+    needs!(Need::Program("dockerd"), Need::CgroupV2);
+    let engine = Docker::start("cgroupfs");
     let docker = |args: &[&str]| engine.cmd(args);
     let run = |flags: &[&str], args: &[&str]| engine.run(flags, args);
     run(&["--rm"], &["/probe", "echo", "hello", "--", "exit", "9"]).run().exits(9).line("hello");
@@ -129,6 +112,13 @@ fn cgroups(driver: &str) {
     eventually("no unit and no cgroup", || traces(&id).is_empty().then_some(()));
     let out = engine.run(&words("--rm --cgroupns host"), &["/probe", "cgroup"]).run().ok();
     assert_ne!(out.stdout, "0::/\n", "{out}");
+}
+
+#[test]
+fn docker_with_cgroupfs() {
+    deviates!("crun", "has other words");
+    needs!(Need::Program("dockerd"), Need::CgroupV2);
+    cgroups("cgroupfs");
 }
 
 #[test]
