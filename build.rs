@@ -7,7 +7,7 @@ fn main() {
     println!("cargo:rerun-if-changed=.git/logs/HEAD");
     let output = Command::new("git").args(["rev-parse", "HEAD"]).output();
     let commit = output.ok().filter(|o| o.status.success()).and_then(|o| String::from_utf8(o.stdout).ok());
-    // See vessel_start in src/main.rs.
+    // See vessel_start in src/sys/entry.rs.
     let target = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
     let is_static = target("FEATURE").split(',').any(|feature| feature == "crt-static");
     if target("ARCH") == "x86_64" && target("ENV") == "gnu" && is_static {

@@ -1,33 +1,13 @@
 //! The `vessel` binary. Everything lives in the library; see its documentation.
 
 #![no_main]
+#![deny(unsafe_code)]
 
-use std::ffi::{c_char, c_int};
+#[path = "sys/entry.rs"]
+#[allow(unsafe_code)]
+mod entry;
 
-/// Called by the C library. The runtime of Rust, which would be called else and call this, looks at the process' memory
-/// map and sets up handlers for an overflow of the stack: as much work as some commands have in all.
-// SAFETY: there is one `main` in a program, and this has the type that the C library expects of it.
-#[unsafe(no_mangle)]
-pub extern "C" fn main(_: c_int, _: *const *const c_char) -> c_int {
-    vessel::sys::start::prepare();
-    c_int::from(vessel::cli::main())
-}
-
-/// Where the kernel begins (build.rs tells the linker): before the C library, which begins at `_start`. Only in a static
-/// program: in another, rdx tells `_start` what the dynamic linker wants called at the end.
-// SAFETY: no other symbol has this name; the stack is as the kernel has made it when `_start` is reached.
-#[cfg(all(target_arch = "x86_64", target_env = "gnu", target_feature = "crt-static"))]
-#[unsafe(naked)]
-#[unsafe(no_mangle)]
-pub extern "C" fn vessel_start() -> ! {
-    std::arch::naked_asm!(
-        "mov rdi, rsp",
-        "mov rbx, rsp",
-        "call {begin}",
-        "mov rsp, rbx",
-        // What the C library shall call at the end: nothing.
-        "xor edx, edx",
-        "jmp _start",
-        begin = sym vessel::sys::early::begin,
-    )
+/// All that `main` does beside what the runtime of Rust would have done. Returns the exit code.
+fn run() -> u8 {
+    vessel::cli::main()
 }
