@@ -325,3 +325,20 @@ fn exec_joins_all_namespaces_of_the_container() {
         assert_eq!(out.value(file), of(c.pid(), file), "{out}");
     }
 }
+
+/// `linux` is not required: without it nothing is asked for, and so nothing is separated (config-linux.md, "Namespaces").
+#[test]
+fn without_linux_all_namespaces_are_the_runtimes() {
+    deviates!("runc", "leaves a mount on the host");
+    let mut c = Container::new(["hostname", "--", "pid"]);
+    c.edit(|config| {
+        config.as_object_mut().unwrap().remove("linux");
+        config.as_object_mut().unwrap().remove("hostname");
+        config["mounts"] = json!([]);
+        config["root"]["readonly"] = json!(false);
+    });
+    let out = c.run().ok();
+    let host = nix::unistd::gethostname().unwrap();
+    assert_eq!(out.value("hostname"), host.to_str().unwrap());
+    assert_ne!(out.value("pid"), "1");
+}

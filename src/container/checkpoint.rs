@@ -7,7 +7,7 @@ use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, LinuxNamespaceType};
 use rustix::fs::{Mode, OFlags};
 
-use super::create::cgroup_mounts;
+use super::ground::cgroup_mounts;
 use super::state::{State, Status, wrong};
 use super::store::{self, Entry};
 use super::{CheckpointRequest, CriuRequest, Host, delete};

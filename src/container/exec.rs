@@ -8,7 +8,8 @@ use nix::sched::CloneFlags;
 use oci_spec::runtime::{Capability, Linux, LinuxCapabilities, Process, UserBuilder};
 use rustix::fs::{Mode, OFlags};
 
-use super::create::{filter_order, gone_is_no_fault, limits, listen_env, preserved};
+use super::inherited::{listen_env, preserved};
+use super::parent::{filter_order, gone_is_no_fault, limits};
 use super::state::{State, Status, wrong};
 use super::{ExecRequest, Host, start, store, wait};
 use crate::cgroups;
@@ -79,14 +80,7 @@ pub(super) fn exec(host: &Host, request: &ExecRequest) -> Result<i32> {
 }
 
 fn make(request: &ExecRequest, state: &State, config: &Config, process: &Process, init: &OwnedFd) -> Result<Made> {
-    let no_linux;
-    let linux = match config.spec.linux() {
-        Some(linux) => linux,
-        None => {
-            no_linux = Linux::default();
-            &no_linux
-        }
-    };
+    let linux = config.linux();
     let kinds = kinds(linux, state)?;
     let own_cgroup = &state.vessel.cgroup;
     let entry = if request.cgroups.is_empty() {

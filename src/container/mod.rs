@@ -5,8 +5,11 @@ mod create;
 mod delete;
 mod events;
 mod exec;
+mod ground;
+mod inherited;
 mod lock;
 mod mounts;
+mod parent;
 mod restore;
 mod start;
 mod state;
@@ -227,7 +230,7 @@ pub struct View {
 /// Creates a container: it is `created` when this returns.
 pub fn create(host: &Host, request: &CreateRequest) -> Result<()> {
     protect(request.preserve_fds)?;
-    let mut made = create::make(host, request, create::Opener::Start)?;
+    let mut made = create::make(host, request, ground::Opener::Start)?;
     made.channel.send(&Order::Created)?;
     made.rollback.call_off();
     Ok(())
@@ -237,7 +240,7 @@ pub fn create(host: &Host, request: &CreateRequest) -> Result<()> {
 /// descriptor of the caller goes on but those that are meant to.
 fn protect(preserve_fds: u32) -> Result<()> {
     seal::ensure()?;
-    let first = create::preserved(preserve_fds, &create::listen_env())?;
+    let first = inherited::preserved(preserve_fds, &inherited::listen_env())?;
     sys::fd::cloexec_from(3 + first.cast_signed())
 }
 
@@ -245,7 +248,7 @@ fn protect(preserve_fds: u32) -> Result<()> {
 pub fn run(host: &Host, request: &RunRequest) -> Result<i32> {
     protect(request.create.preserve_fds)?;
     let signals = if request.detach { None } else { Some(Signals::block(!request.no_subreaper)?) };
-    let mut made = create::make(host, &request.create, create::Opener::Run(request.detach))?;
+    let mut made = create::make(host, &request.create, ground::Opener::Run(request.detach))?;
     if let Some(master) = &made.terminal {
         foreground::set_up(master)?;
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use nix::sched::CloneFlags;
 use serde_json::Value;
 
-use super::create::cgroup_mounts;
+use super::ground::cgroup_mounts;
 use super::state::{State, Status};
 use super::{Host, exec, store, wait};
 use crate::error::{Cause, Context, Error, Result};
@@ -43,8 +43,8 @@ pub(super) fn mounts(host: &Host, id: &str, change: MountsChange, mounts: &str) 
     for warning in config.warnings.iter().filter(|w| w.starts_with("mounts")) {
         log::warn(warning);
     }
-    let linux = config.spec.linux().clone().unwrap_or_default();
-    let kinds = exec::kinds(&linux, &state)? - CloneFlags::CLONE_NEWPID;
+    let linux = config.linux();
+    let kinds = exec::kinds(linux, &state)? - CloneFlags::CLONE_NEWPID;
     if !kinds.contains(CloneFlags::CLONE_NEWNS) {
         return Err(Error::new(format!("container {id} has no mount namespace of its own: its mounts are the host's")));
     }

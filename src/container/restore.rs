@@ -9,8 +9,9 @@ use oci_spec::runtime::LinuxNamespaceType;
 use super::checkpoint::{
     DESCRIPTORS, NULL, common, directory, external, joined_name, log_file, open_directory, warn_rootless,
 };
-use super::create::{self, Ground, Opener, Rollback, cgroup_mounts, lay};
+use super::ground::{Ground, Opener, Rollback, cgroup_mounts, lay};
 use super::mounts::visit;
+use super::parent;
 use super::state::State;
 use super::store::{self, Entry};
 use super::{Host, RestoreRequest, delete, wait};
@@ -109,7 +110,7 @@ pub(super) fn make(host: &Host, request: &RestoreRequest) -> Result<Restored> {
                     // CRIU leaves the namespace as it makes it.
                     visit(&init, CloneFlags::CLONE_NEWNET, Work::Loopback, &state)?;
                 }
-                create::runtime_hooks(&config.spec, &state)
+                parent::runtime_hooks(&config.spec, &state)
             }
             Event::Terminal(master) => {
                 match &console {
@@ -300,9 +301,9 @@ fn arrived(entry: &Entry, state: &mut State, config: &Config, init: &OwnedFd) ->
     let stat = sys::process::stat(pid);
     state.init_process_start =
         stat.ok_or_else(|| Error::new("the container's init ended while it was restored"))?.start;
-    let linux = config.spec.linux().clone().unwrap_or_default();
+    let linux = config.linux();
     let path = |file: &str| format!("/proc/{pid}/ns/{file}");
-    state.namespace_paths = namespaces::listed(&linux).map(|(_, name, file)| (name.to_string(), path(file))).collect();
+    state.namespace_paths = namespaces::listed(linux).map(|(_, name, file)| (name.to_string(), path(file))).collect();
     let identity = |path: &str| rustix::fs::stat(path).map(|s| (s.st_dev, s.st_ino)).ok();
     if identity(&path("time")) != identity("/proc/self/ns/time") && !state.namespace_paths.contains_key("NEWTIME") {
         state.namespace_paths.insert("NEWTIME".to_string(), path("time"));

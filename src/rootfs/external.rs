@@ -36,7 +36,7 @@ pub struct External {
 /// cgroups where no new mount may show them: in a user namespace, and on v1 without a cgroup namespace. Some may not be
 /// there.
 pub fn externals(config: &Config, bundle: &Path, cgroups: &[CgroupMount], unified: bool) -> Vec<External> {
-    let linux = config.spec.linux().clone().unwrap_or_default();
+    let linux = config.linux();
     let listed = |kind| linux.namespaces().iter().flatten().any(|n| n.typ() == kind);
     let user = listed(LinuxNamespaceType::User);
     let bound = user || (!unified && !listed(LinuxNamespaceType::Cgroup));

@@ -22,17 +22,17 @@ use crate::spec::options::Options;
 pub(super) fn plan(input: &Input<'_>) -> Result<Plan> {
     let spec = &input.config.spec;
     let root = spec.root().as_ref().ok_or_else(|| Error::of(Cause::Config, "root: it is missing"))?;
-    let linux = spec.linux().clone().unwrap_or_default();
+    let linux = input.config.linux();
     let entries = spec.mounts().as_deref().unwrap_or_default();
-    let mount_namespace = input.mount_namespace && !joins_own_namespace(&linux);
+    let mount_namespace = input.mount_namespace && !joins_own_namespace(linux);
     if !mount_namespace {
-        check_without_namespace(&linux, entries, root.readonly() == Some(true))?;
+        check_without_namespace(linux, entries, root.readonly() == Some(true))?;
     }
     let path = input.bundle.join(root.path());
     let limit = limit::raise(entries.len() + linux.devices().as_ref().map_or(0, Vec::len));
     let opened = open_root(&path)?;
     let propagation = root_propagation(linux.rootfs_propagation().as_deref())?;
-    let mounts = mounts(input, &linux, &path, mount_namespace)?;
+    let mounts = mounts(input, linux, &path, mount_namespace)?;
     let set_up_dev = mount_namespace
         && !mounts.iter().any(|m| matches!(m.kind, Kind::Bind(_)) && clean(&m.destination) == Path::new("/dev"));
     let devices = if set_up_dev {
@@ -48,7 +48,7 @@ pub(super) fn plan(input: &Input<'_>) -> Result<Plan> {
         no_pivot: input.no_pivot,
         propagation,
         mounts,
-        common: common(input, &linux),
+        common: common(input, linux),
         devices,
         set_up_dev,
         masked: linux.masked_paths().clone().unwrap_or_default(),
@@ -63,10 +63,10 @@ pub(super) fn plan(input: &Input<'_>) -> Result<Plan> {
 /// Resolves the mounts of the configuration, to be made in a container that runs.
 pub(super) fn addition(input: &Input<'_>) -> Result<Addition> {
     let spec = &input.config.spec;
-    let linux = spec.linux().clone().unwrap_or_default();
+    let linux = input.config.linux();
     let path = input.bundle.join(spec.root().as_ref().map(|r| r.path().as_path()).unwrap_or(Path::new("")));
     let limit = limit::raise(spec.mounts().as_ref().map_or(0, Vec::len));
-    let mounts = mounts(input, &linux, &path, true)?;
+    let mounts = mounts(input, linux, &path, true)?;
     for mount in &mounts {
         let refused = match &mount.kind {
             Kind::New(kind, _) if kind == "proc" => "a procfs shows the processes of whoever mounts it",
@@ -77,7 +77,7 @@ pub(super) fn addition(input: &Input<'_>) -> Result<Addition> {
         let text = format!("{}: it cannot be added to a container that runs: {refused}", mount.place);
         return Err(Error::of(Cause::Config, text));
     }
-    Ok(Addition { mounts, common: common(input, &linux), _limit: limit })
+    Ok(Addition { mounts, common: common(input, linux), _limit: limit })
 }
 
 fn mounts(input: &Input<'_>, linux: &Linux, root: &Path, mount_namespace: bool) -> Result<Vec<Mount>> {

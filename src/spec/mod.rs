@@ -8,7 +8,9 @@ mod place;
 mod required;
 mod validate;
 
-use oci_spec::runtime::Spec;
+use std::sync::LazyLock;
+
+use oci_spec::runtime::{Linux, Spec};
 
 pub use load::{load, parse, parse_process, parse_resources};
 pub use validate::{faults, validate, validate_process};
@@ -36,7 +38,15 @@ pub const CRIU_CONFIG: &str = "org.criu.config";
 /// The annotation by which an image tells the signal that ends its program (config.md, "Annotations").
 pub const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
 
+/// A configuration may go without `linux`: that is no other than an empty one. The default of oci-spec has namespaces.
+static NO_LINUX: LazyLock<Linux> = LazyLock::new(|| serde_json::from_str("{}").unwrap_or_default());
+
 impl Config {
+    /// `linux`, where nothing is set if it is not there.
+    pub fn linux(&self) -> &Linux {
+        self.spec.linux().as_ref().unwrap_or_else(|| &NO_LINUX)
+    }
+
     /// Whether [`KEEP_GROUPS`] is there; `additionalGids` then has no effect.
     pub fn keeps_groups(&self) -> bool {
         self.spec.annotations().as_ref().is_some_and(|annotations| annotations.contains_key(KEEP_GROUPS))
