@@ -6,7 +6,7 @@ use crate::harness::{Cmd, Container, Need, Output, suite};
 use crate::{deviates, needs};
 
 /// Runs a container in a network namespace of its own with a pair of devices, `v0` and `v1`; then `after`.
-fn run(c: &Container, before: &str, after: &str) -> Output {
+pub fn run(c: &Container, before: &str, after: &str) -> Output {
     let script = format!(
         "set -e; ip link add v0 type veth peer name v1; {before}\n{runtime} --root {root} run --bundle {bundle} {id}{after}",
         runtime = suite().runtime.display(),

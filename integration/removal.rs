@@ -53,19 +53,23 @@ fn spread(c: &Container, count: usize) -> Vec<i32> {
     pids
 }
 
-#[test]
-fn kill_reaches_all_in_cgroups_below() {
-    deviates!("runc" before 1.2, "kills init alone");
-    deviates!("crun", "kills init alone");
-    let c = Container::with(["fork", "3", "--", "sleep"], without_pid_namespace);
-    c.started();
-    let pids = spread(&c, 3);
+/// Kills init, and sees that all of `pids` end with it.
+fn kill_ends_all(c: &Container, pids: &[i32]) {
     c.kill("KILL").ok();
     assert_eq!(c.wait_exit(), 137);
     eventually("the end of all", || pids.iter().all(|pid| !alive(*pid)).then_some(()));
     pids.iter().for_each(|pid| _ = waitpid(Pid::from_raw(*pid), None).unwrap());
     c.delete().ok();
     c.nothing_left();
+}
+
+#[test]
+fn kill_reaches_all_in_cgroups_below() {
+    deviates!("runc" before 1.2, "kills init alone");
+    deviates!("crun", "kills init alone");
+    let c = Container::with(["fork", "3", "--", "sleep"], without_pid_namespace);
+    c.started();
+    kill_ends_all(&c, &spread(&c, 3));
 }
 
 #[test]
@@ -76,12 +80,7 @@ fn kill_ends_also_what_stands() {
     c.started();
     let pids = spread(&c, 2);
     c.command("pause", [&c.id]).run().ok();
-    c.kill("KILL").ok();
-    assert_eq!(c.wait_exit(), 137);
-    eventually("the end of all", || pids.iter().all(|pid| !alive(*pid)).then_some(()));
-    pids.iter().for_each(|pid| _ = waitpid(Pid::from_raw(*pid), None).unwrap());
-    c.delete().ok();
-    c.nothing_left();
+    kill_ends_all(&c, &pids);
 }
 
 #[test]

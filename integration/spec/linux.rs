@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use serde_json::{Value, json};
 
 use super::{container, not_created, refused};
-use crate::harness::{Cmd, ConsoleSocket, Container, Need, Output, read_until, receive_fd, runtime_kind, suite};
+use crate::harness::{Cmd, ConsoleSocket, Container, Need, read_until, receive_fd, runtime_kind, suite};
 use crate::mounts::{add, bind, in_a_user_namespace, mount_at};
 use crate::{deviates, needs, skip, spec};
 
@@ -278,18 +278,6 @@ fn ptmx() {
     out.line("open ok 0").line("ptmx");
 }
 
-/// Runs a container in a network namespace of its own with a pair of devices, `v0` and `v1`; then `after`.
-fn with_devices(c: &Container, before: &str, after: &str) -> Output {
-    let script = format!(
-        "set -e; ip link add v0 type veth peer name v1; {before}\n{runtime} --root {root} run --bundle {bundle} {id}{after}",
-        runtime = suite().runtime.display(),
-        root = c.root().display(),
-        bundle = c.bundle().display(),
-        id = c.id,
-    );
-    Cmd::new("unshare").args(["-n", "sh", "-c", &script]).env("VESSEL_TEST", c.dir.as_os_str()).run()
-}
-
 /// Skips the test where no network devices can be moved.
 macro_rules! needs_devices {
     () => {
@@ -315,7 +303,7 @@ fn network_devices_are_moved() {
     spec!("config-linux/net-devices", "config-linux/net-devices/up");
     needs!(Need::Busybox);
     needs_devices!();
-    let out = with_devices(&moved(json!({"v0": {"name": "inside"}, "v1": {}})), "", "").ok();
+    let out = crate::netdevices::run(&moved(json!({"v0": {"name": "inside"}, "v1": {}})), "", "").ok();
     for name in [" inside@", " v1@"] {
         let line = out.stdout.lines().find(|l| l.contains(name)).unwrap_or_else(|| panic!("no {name}: {out}"));
         assert!(line.contains(",UP"), "{out}");
@@ -329,7 +317,7 @@ fn a_network_device_keeps_its_attributes() {
     needs_devices!();
     let before = "ip link set v0 mtu 1789 address 02:00:00:00:00:07; ip addr add 192.0.2.7/24 dev v0; \
         ip addr add 2001:db8::7/64 dev v0 nodad 2>/dev/null || ip addr add 198.51.100.7/24 dev v0";
-    let out = with_devices(&moved(json!({"v0": {}})), before, "").ok();
+    let out = crate::netdevices::run(&moved(json!({"v0": {}})), before, "").ok();
     for word in ["mtu 1789", "02:00:00:00:00:07", "192.0.2.7/24"] {
         assert!(out.stdout.contains(word), "{word}: {out}");
     }
@@ -341,7 +329,7 @@ fn a_network_device_that_is_not_there_is_an_error() {
     spec!("config-linux/net-devices/check");
     needs!(Need::Busybox);
     needs_devices!();
-    refused(&with_devices(&moved(json!({"missing": {}})), "", ""));
+    refused(&crate::netdevices::run(&moved(json!({"missing": {}})), "", ""));
 }
 
 #[test]
@@ -349,7 +337,7 @@ fn a_name_of_a_network_device_that_is_used_is_an_error() {
     spec!("config-linux/net-devices/name-used");
     needs!(Need::Busybox);
     needs_devices!();
-    refused(&with_devices(&moved(json!({"v0": {"name": "lo"}})), "", ""));
+    refused(&crate::netdevices::run(&moved(json!({"v0": {"name": "lo"}})), "", ""));
 }
 
 #[test]
@@ -358,7 +346,7 @@ fn a_template_for_a_network_device_leaves_the_number_to_the_kernel() {
     needs!(Need::Busybox);
     needs_devices!();
     deviates!("runc", "looks for the name as it is written");
-    let out = with_devices(&moved(json!({"v0": {"name": "net%d"}, "v1": {"name": "net%d"}})), "", "").ok();
+    let out = crate::netdevices::run(&moved(json!({"v0": {"name": "net%d"}, "v1": {"name": "net%d"}})), "", "").ok();
     assert!(out.stdout.contains(" net0@") && out.stdout.contains(" net1@"), "{out}");
 }
 
