@@ -41,10 +41,9 @@ fn find(mounts: &str) -> Option<PathBuf> {
 }
 
 impl Group {
-    /// Makes the group that the configuration asks for, or checks that it is as it asks for; below `root`, where resctrl is
-    /// mounted. What was made before a failure is removed. The container's own class of service must not be there: it would
-    /// be that of others.
-    pub fn make(root: &Path, id: &str, config: &LinuxIntelRdt) -> Result<Group> {
+    /// The group that the configuration asks for, below `root`, where resctrl is mounted. Nothing is made yet: what
+    /// removes it can be told before.
+    pub fn plan(root: &Path, id: &str, config: &LinuxIntelRdt) -> Result<Group> {
         let closid = config.clos_id().as_deref().filter(|c| !c.is_empty());
         let name = closid.unwrap_or(id);
         if KERNELS.contains(&name) {
@@ -55,44 +54,40 @@ impl Group {
             .hint("name another in closID"));
         }
         let dir = if name == "/" { root.to_path_buf() } else { root.join(name) };
-        let lines = lines(config);
-        let is_there = closid.is_some() && dir.is_dir();
-        if is_there {
-            compare(&dir, &lines)?;
-        } else {
-            if closid.is_some() && lines.is_empty() {
-                return Err(Error::from_errno(libc::ENOENT, format!("closID: there is no {}", dir.display())))
-                    .map_err(|e| e.hint("make it first, or say with schemata what it is to be"));
-            }
-            fs::create_dir(&dir).context(|| format!("cannot make {}", dir.display())).map_err(|e| {
-                if closid.is_none() && e.errno() == libc::EEXIST {
-                    return e.hint("give the container another id, or name the directory in closID");
-                }
-                explain(root, e)
-            })?;
+        // The container's own would be that of others.
+        if closid.is_none() && dir.exists() {
+            return Err(Error::from_errno(libc::EEXIST, format!("cannot make {}", dir.display()))
+                .hint("give the container another id, or name the directory in closID"));
         }
-        let mut group = Group { dir, own: closid.is_none(), monitoring: None };
-        group.fill(root, id, config, if is_there { &[] } else { &lines }).inspect_err(|_| {
-            // What fails here is not what went wrong.
-            let _ = group.remove();
-            if !is_there {
-                let _ = fs::remove_dir(&group.dir);
-            }
-        })?;
-        Ok(group)
+        let monitoring = (config.enable_monitoring() == &Some(true)).then(|| dir.join("mon_groups").join(id));
+        if let Some(dir) = monitoring.as_ref().filter(|dir| dir.exists()) {
+            return Err(Error::from_errno(libc::EEXIST, format!("enableMonitoring: cannot make {}", dir.display())));
+        }
+        Ok(Group { dir, own: closid.is_none(), monitoring })
     }
 
-    fn fill(&mut self, root: &Path, id: &str, config: &LinuxIntelRdt, lines: &[&str]) -> Result<()> {
-        self.set(root, lines)?;
-        if config.enable_monitoring() != &Some(true) {
-            return Ok(());
+    /// Makes it, or checks that it is as the configuration asks for. What was made before a failure is removed.
+    pub fn make(&self, root: &Path, config: &LinuxIntelRdt) -> Result<()> {
+        let lines = lines(config);
+        if !self.own && self.dir.is_dir() {
+            compare(&self.dir, &lines)?;
+            return self.make_monitoring(root);
         }
-        let dir = self.dir.join("mon_groups").join(id);
-        fs::create_dir(&dir)
-            .context(|| format!("enableMonitoring: cannot make {}", dir.display()))
-            .map_err(|e| explain(root, e))?;
-        self.monitoring = Some(dir);
-        Ok(())
+        if !self.own && lines.is_empty() {
+            return Err(Error::from_errno(libc::ENOENT, format!("closID: there is no {}", self.dir.display())))
+                .map_err(|e| e.hint("make it first, or say with schemata what it is to be"));
+        }
+        make_dir(root, &self.dir)?;
+        let filled = self.set(root, &lines).and_then(|()| self.make_monitoring(root));
+        filled.inspect_err(|_| {
+            // What fails here is not what went wrong.
+            let _ = fs::remove_dir(&self.dir);
+        })
+    }
+
+    fn make_monitoring(&self, root: &Path) -> Result<()> {
+        let make = |dir| make_dir(root, dir).map_err(|e| e.context("enableMonitoring"));
+        self.monitoring.as_deref().map_or(Ok(()), make)
     }
 
     /// Sets limits, each a line of the schemata file; `root` is where resctrl is mounted.
@@ -122,6 +117,10 @@ impl Group {
         }
         Ok(())
     }
+}
+
+fn make_dir(root: &Path, dir: &Path) -> Result<()> {
+    fs::create_dir(dir).context(|| format!("cannot make {}", dir.display())).map_err(|e| explain(root, e))
 }
 
 /// What is to be written to the schemata file, in this order.
@@ -203,7 +202,14 @@ mod tests {
         }
 
         fn make(&self, config: serde_json::Value) -> Result<Group> {
-            Group::make(&self.0, "c1", &serde_json::from_value(config).unwrap())
+            self.make_for("c1", config)
+        }
+
+        fn make_for(&self, id: &str, config: serde_json::Value) -> Result<Group> {
+            let config = serde_json::from_value(config).unwrap();
+            let group = Group::plan(&self.0, id, &config)?;
+            group.make(&self.0, &config)?;
+            Ok(group)
         }
 
         fn read(&self, path: &str) -> String {
@@ -240,7 +246,7 @@ mod tests {
         for name in KERNELS {
             let error = resctrl.make(json!({"closID": name})).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{name} is a directory of the kernel's")), "{error}");
-            Group::make(&resctrl.0, name, &LinuxIntelRdt::default()).unwrap_err();
+            Group::plan(&resctrl.0, name, &LinuxIntelRdt::default()).unwrap_err();
         }
     }
 

@@ -146,10 +146,13 @@ pub(super) fn lay(host: &Host, request: &CreateRequest, opener: Opener) -> Resul
     timings::phase("name and state");
 
     if let Some(config) = linux.intel_rdt() {
-        let group = rdt::mountpoint().and_then(|root| rdt::Group::make(&root, &request.id, config));
-        state.vessel.rdt = Some(group.context(|| "linux.intelRdt")?);
-        rollback.rdt = state.vessel.rdt.clone();
+        let cannot = || "linux.intelRdt";
+        let root = rdt::mountpoint().context(cannot)?;
+        let group = rdt::Group::plan(&root, &request.id, config).context(cannot)?;
+        state.vessel.rdt = Some(group.clone());
         entry.write_state(&state)?;
+        group.make(&root, config).context(cannot)?;
+        rollback.rdt = Some(group);
     }
     let plan = namespaces::plan(linux)?;
     state.vessel.pid_namespace = plan.new.contains(CloneFlags::CLONE_NEWPID);

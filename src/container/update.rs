@@ -47,7 +47,9 @@ fn set_schemata(state: &mut State, lines: &[String]) -> Result<()> {
     let group = match &state.vessel.rdt {
         Some(group) => group,
         None => {
-            let group = rdt::Group::make(&root, &state.id, &LinuxIntelRdt::default())?;
+            let config = LinuxIntelRdt::default();
+            let group = rdt::Group::plan(&root, &state.id, &config)?;
+            group.make(&root, &config)?;
             for pid in state.vessel.cgroup.pids()? {
                 group.add(pid)?;
             }
