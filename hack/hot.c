@@ -39,17 +39,17 @@ static int next(FILE *symbols, struct symbol *s)
 	return 0;
 }
 
-static void step(pid_t first, const char *name)
+/* Returns the exit status of the command. What it leaves behind, as the init of a container, ends with us. */
+static int step(pid_t first, const char *name)
 {
 	int status;
 	waitpid(first, &status, 0);
-	ptrace(PTRACE_SETOPTIONS, first, 0, PTRACE_O_TRACEFORK | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC);
+	ptrace(PTRACE_SETOPTIONS, first, 0, PTRACE_O_TRACEFORK | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL);
 	ptrace(PTRACE_SINGLESTEP, first, 0, 0);
 	for (pid_t pid; (pid = waitpid(-1, &status, __WALL)) > 0;) {
 		if (WIFEXITED(status) || WIFSIGNALED(status)) {
-			/* What is left, as the init of a container, goes on by itself. */
 			if (pid == first)
-				return;
+				return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 			continue;
 		}
 		int signal = WSTOPSIG(status), event = status >> 16;
@@ -63,6 +63,7 @@ static void step(pid_t first, const char *name)
 		int pass = event || signal == SIGTRAP || signal == SIGSTOP ? 0 : signal;
 		ptrace(PTRACE_SINGLESTEP, pid, 0, pass);
 	}
+	return 1;
 }
 
 int main(int argc, char **argv)
@@ -87,10 +88,10 @@ int main(int argc, char **argv)
 		execv(argv[3], argv + 3);
 		_exit(127);
 	}
-	step(pid, basename(argv[1]));
+	int result = step(pid, basename(argv[1]));
 	rewind(symbols);
 	while (next(symbols, &s))
 		if (memchr(hit + (s.at - low), 1, s.size))
 			puts(s.name);
-	return 0;
+	return result;
 }

@@ -24,6 +24,9 @@ config /bin/busybox true >"$dir/config" && mv "$dir/config" "$dir/bundle/config.
 hot() { "$dir/hot" "$vessel" "$dir/symbols" "$vessel" --root "$dir/state" "$@" >>"$dir/list"; }
 hot run --bundle "$dir/bundle" hot
 hot create --bundle "$dir/bundle" hot
+# Its init ended with the steps.
+"$vessel" --root "$dir/state" delete --force hot
+"$vessel" --root "$dir/state" create --bundle "$dir/bundle" hot </dev/null >/dev/null
 hot state hot
 hot start hot
 hot delete --force hot
