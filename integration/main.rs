@@ -9,7 +9,6 @@ mod harness;
 
 mod apparmor;
 mod binds;
-
 mod capabilities;
 mod cgroups;
 mod checkpoint;
