@@ -5,7 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dir=$(mktemp -d "${TMPDIR:-/tmp}/vessel-hot.XXXXXX")
-trap 'rm -rf "$dir"' EXIT
+# A command that fails under the steps leaves its container.
+trap '[ ! -e "$dir/state/hot" ] || "$vessel" --root "$dir/state" delete --force hot; rm -rf "$dir"' EXIT
 CARGO_PROFILE_RELEASE_STRIP=false cargo build --release --target-dir target/hot
 vessel=$(echo target/hot/*/release/vessel)
 nm -S --defined-only "$vessel" >"$dir/symbols"
