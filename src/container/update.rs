@@ -50,9 +50,14 @@ fn set_schemata(state: &mut State, lines: &[String]) -> Result<()> {
             let config = LinuxIntelRdt::default();
             let group = rdt::Group::plan(&root, &state.id, &config)?;
             group.make(&root, &config)?;
-            for pid in state.vessel.cgroup.pids()? {
-                group.add(pid)?;
-            }
+            // One that has ended meanwhile needs no limit.
+            let add = |pid| match group.add(pid) {
+                Err(e) if e.errno() == libc::ESRCH => Ok(()),
+                done => done,
+            };
+            let added = state.vessel.cgroup.pids().and_then(|pids| pids.into_iter().try_for_each(add));
+            // What fails here is not what went wrong.
+            added.inspect_err(|_| _ = group.remove())?;
             state.vessel.rdt.insert(group)
         }
     };
