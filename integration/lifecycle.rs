@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::harness::Container;
+use crate::harness::{Cmd, Container, runtime};
 use crate::{deviates, spec};
 
 #[test]
@@ -142,17 +142,34 @@ fn kill_reaches_a_created_container() {
     assert_eq!(c.stdout(), "");
 }
 
-/// Also as the first process of its pid namespace, which has no default action for a signal.
-#[test]
-fn a_created_container_ends_by_any_signal_that_ends_programs() {
-    deviates!("crun", "ends by KILL alone");
+/// A created container ends by any signal that ends programs, where `command` creates it.
+fn signals_end_what_was_created(command: impl Fn(&Container) -> Cmd) {
     for signal in ["TERM", "INT", "HUP", "QUIT"] {
         let c = Container::new(["echo", "never"]);
-        c.create().ok();
+        c.create_with(command(&c)).ok();
         c.kill(signal).ok();
         c.wait_status("stopped");
         c.delete().ok();
     }
+}
+
+/// Also as the first process of its pid namespace, which has no default action for a signal.
+#[test]
+fn a_created_container_ends_by_any_signal_that_ends_programs() {
+    deviates!("crun", "ends by KILL alone");
+    signals_end_what_was_created(Container::create_cmd);
+}
+
+/// As under nohup(1), or as a background job of a script.
+#[test]
+fn a_created_container_ends_by_signals_that_its_creator_ignores() {
+    deviates!("crun", "ends by KILL alone");
+    deviates!("runc", "hands on what is ignored");
+    signals_end_what_was_created(|c| {
+        let shell = Cmd::new("/bin/sh").args(["-c", "trap '' HUP INT QUIT TERM; exec \"$@\"", "sh"]).arg(runtime());
+        let create = shell.arg("--root").arg(c.root()).args(["create", "--bundle"]).arg(c.bundle());
+        create.arg("--pid-file").arg(c.path("pid")).arg(&c.id)
+    });
 }
 
 #[test]

@@ -43,21 +43,18 @@ pub fn default_signals() -> Result<()> {
     if done { Ok(()) } else { Err(Error::from(std::io::Error::last_os_error()).context("cannot reset signals")) }
 }
 
-/// Lets SIGHUP, SIGINT, SIGQUIT and SIGTERM end this process where they are not ignored, also as the init of a pid
-/// namespace, to which the kernel delivers only what has a handler. The program that is executed next has the default.
+/// Lets SIGHUP, SIGINT, SIGQUIT and SIGTERM end this process, also as the init of a pid namespace, to which the kernel
+/// delivers only what has a handler, and where the caller ignores them. The program that is executed next has the default.
 pub fn end_on_signals() -> Result<()> {
     extern "C" fn end(signal: libc::c_int) {
         exit(128 + signal);
     }
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
-        // SAFETY: the structures are on the stack and whole, and all that the handler does is _exit(2), which is safe there.
+        // SAFETY: the structure is on the stack and whole, and all that the handler does is _exit(2), which is safe there.
         let done = unsafe {
-            let mut old: libc::sigaction = std::mem::zeroed();
-            let mut new: libc::sigaction = std::mem::zeroed();
-            new.sa_sigaction = end as *const () as libc::sighandler_t;
-            libc::sigaction(signal, std::ptr::null(), &raw mut old) == 0
-                && (old.sa_sigaction == libc::SIG_IGN
-                    || libc::sigaction(signal, &raw const new, std::ptr::null_mut()) == 0)
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = end as *const () as libc::sighandler_t;
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut()) == 0
         };
         if !done {
             return Err(Error::from(std::io::Error::last_os_error()).context("cannot handle signals"));
