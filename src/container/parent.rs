@@ -105,11 +105,12 @@ impl Parent<'_> {
     /// Waits until systemd has moved init into the scope, and sets the limits.
     fn finish_unit(&mut self) -> Result<()> {
         let Some(unit) = self.rollback.unit.take_if(|unit| unit.sent()) else { return Ok(()) };
-        let mut cgroup = match unit.finish() {
-            Ok(cgroup) => cgroup,
-            // Why init has ended, if that is the cause, says more than what systemd makes of it.
-            Err(e) => return Err(self.last_words().unwrap_or(e)),
-        };
+        // The scope goes with init. Why that has ended, if it has, says more than what fails without it.
+        self.enter_scope(unit).map_err(|e| self.last_words().unwrap_or(e))
+    }
+
+    fn enter_scope(&mut self, unit: UnitStart) -> Result<()> {
+        let mut cgroup = unit.finish()?;
         self.rollback.cgroup = Some(cgroup.clone());
         timings::phase("systemd's scope");
         self.limits.set(&mut cgroup, self.rollback, self.state)?;
