@@ -7,12 +7,13 @@ fn main() {
     println!("cargo:rerun-if-changed=.git/logs/HEAD");
     let output = Command::new("git").args(["rev-parse", "HEAD"]).output();
     let commit = output.ok().filter(|o| o.status.success()).and_then(|o| String::from_utf8(o.stdout).ok());
-    // See vessel_start in src/sys/entry.rs.
     let target = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
     let is_static = target("FEATURE").split(',').any(|feature| feature == "crt-static");
+    let is_release = std::env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    // See vessel_start in src/sys/entry.rs.
     if target("ARCH") == "x86_64" && target("ENV") == "gnu" && is_static {
         println!("cargo:rustc-link-arg-bins=-Wl,-e,vessel_start");
-        if std::env::var("PROFILE").is_ok_and(|profile| profile == "release") {
+        if is_release {
             // The functions that the usual commands execute, side by side (hack/hot.sh).
             println!("cargo:rerun-if-changed=src/hot.ld");
             let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
@@ -20,6 +21,11 @@ fn main() {
             println!("cargo:rustc-link-arg-bins=-T");
             println!("cargo:rustc-link-arg-bins={here}/src/hot.ld");
         }
+    }
+    // Not by the profile, which takes part in the names of functions: hack/hot.sh looks at them.
+    println!("cargo:rerun-if-env-changed=VESSEL_SYMBOLS");
+    if is_release && std::env::var_os("VESSEL_SYMBOLS").is_none() {
+        println!("cargo:rustc-link-arg-bins=-s");
     }
     println!("cargo:rustc-env=VESSEL_COMMIT={}", commit.as_deref().unwrap_or("unknown").trim());
 }

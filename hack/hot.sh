@@ -3,16 +3,17 @@
 # maps fewer pages of the program, and each command has less memory. Needs root, cgroups of its own and minutes, as
 # every instruction is looked at. What the list lacks or has too much costs a page, and breaks nothing.
 set -euo pipefail
+export LC_ALL=C
 cd "$(dirname "$0")/.."
 dir=$(mktemp -d "${TMPDIR:-/tmp}/vessel-hot.XXXXXX")
 # A command that fails under the steps leaves its container.
 trap '[ ! -e "$dir/state/hot" ] || "$vessel" --root "$dir/state" delete --force hot; rm -rf "$dir"' EXIT
-CARGO_PROFILE_RELEASE_STRIP=false cargo build --release --target-dir target/hot
+VESSEL_SYMBOLS=1 cargo build --release --target-dir target/hot
 vessel=$(echo target/hot/*/release/vessel)
 nm -S --defined-only "$vessel" >"$dir/symbols"
 gcc -O2 -Wall -o "$dir/hot" hack/hot.c
 
-mkdir -p "$dir/bundle/rootfs/bin" "$dir/sleeper"
+mkdir -p "$dir/bundle/rootfs/bin" "$dir/sleeper" "$dir/filtered"
 cp "$(command -v busybox)" "$dir/bundle/rootfs/bin/busybox"
 "$vessel" spec --bundle "$dir/bundle"
 config() { # config PROGRAM ARGUMENT
@@ -21,38 +22,65 @@ config() { # config PROGRAM ARGUMENT
 }
 config /bin/busybox sleep 1000 >"$dir/sleeper/config.json"
 config /bin/busybox true >"$dir/config" && mv "$dir/config" "$dir/bundle/config.json"
+jq '.linux.seccomp = {defaultAction: "SCMP_ACT_ERRNO", architectures: ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"], syscalls: [
+	{names: ["execve", "execveat", "exit_group", "brk", "mmap", "mprotect", "read", "write", "close", "prctl", "arch_prctl"], action: "SCMP_ACT_ALLOW"},
+	{names: ["personality"], action: "SCMP_ACT_ALLOW", args: [{index: 0, value: 0, op: "SCMP_CMP_EQ"}]}
+]}' "$dir/bundle/config.json" >"$dir/filtered/config.json"
 
-hot() { "$dir/hot" "$vessel" "$dir/symbols" "$vessel" --root "$dir/state" "$@" >>"$dir/list"; }
-hot run --bundle "$dir/bundle" hot
-hot create --bundle "$dir/bundle" hot
+# hot NAME ARGUMENT...: the functions that a command executes, into a list of that name.
+hot() { "$dir/hot" "$vessel" "$dir/symbols" "$vessel" --root "$dir/state" "${@:2}" >"$dir/list.$1"; }
+vessel() { "$vessel" --root "$dir/state" "$@" </dev/null >/dev/null; }
+hot run run --bundle "$dir/bundle" hot
+hot seccomp run --bundle "$dir/filtered" hot
+hot create create --bundle "$dir/bundle" hot
 # Its init ended with the steps.
-"$vessel" --root "$dir/state" delete --force hot
-"$vessel" --root "$dir/state" create --bundle "$dir/bundle" hot </dev/null >/dev/null
-hot state hot
-hot start hot
-hot delete --force hot
-"$vessel" --root "$dir/state" run --detach --bundle "$dir/sleeper" hot </dev/null >/dev/null
-hot exec hot /bin/busybox true
-hot kill hot KILL
-"$vessel" --root "$dir/state" delete --force hot
+vessel delete --force hot
+vessel create --bundle "$dir/bundle" hot
+hot state state hot
+hot start start hot
+hot delete delete --force hot
+vessel run --detach --bundle "$dir/sleeper" hot
+hot exec exec hot /bin/busybox true
+hot kill kill hot KILL
+vessel delete --force hot
 
-# The names without what the compiler adds to tell instances apart. A name that brings many cold instances goes last.
-sort -u "$dir/list" | grep '^_ZN\|^_R' >"$dir/rust"
-awk '{ print $4, $2 }' "$dir/symbols" | sort >"$dir/sizes"
+# Where a function of C is from: an archive has an object for a function or two.
+archives() {
+	for name in libc.a libgcc_eh.a libseccomp.a; do gcc -print-file-name="$name"; done
+	echo "$(dirname "$(gcc -print-file-name=libc.a)")"/libm-*.a
+}
+archives | xargs nm -A --defined-only 2>/dev/null |
+	awk '$2 ~ /^[tTwWi]$/ { n = split($1, at, ":"); sub(".*/", "", at[1]); sub("-.*", "-*.a", at[1]); print $NF, at[1] ":" at[2] }' |
+	sort -u -k 1,1 >"$dir/objects"
+
+# NAME, the commands that execute it, and what to match it by: for C its object; for Rust the name without what differs
+# from one compiler to the next. Those of the string functions that are for one kind of processor stand for all kinds.
+awk '{ split(FILENAME, at, "list."); of[$1] = of[$1] " " at[2] } END { for (name in of) print name of[name] }' "$dir"/list.* | sort -k 1,1 >"$dir/executed"
+awk 'NR == FNR { object[$1] = $2; next }
+	$1 !~ /^_ZN|^_R/ && $1 in object {
+		at = object[$1]
+		if (sub(/-(avx|evex|sse).*/, "-*.o", at)) sections = ".text.avx* .text.evex*"; else sections = ".text .text.unlikely"
+		for (i = 2; i <= NF; i++) print "*" at "(" sections ")", $i, 0
+	}' FS=' ' "$dir/objects" "$dir/executed" >"$dir/lines"
+while read -r _ size _ name; do echo "$name $((16#$size))"; done < <(awk 'NF == 4 && $3 ~ /[tTwW]/' "$dir/symbols") | sort -u -k 1,1 |
+	join -a 1 - "$dir/executed" | grep '^_ZN\|^_R' |
+	sed -E 's/^(_ZN[^ ]*17h)[0-9a-f]{16}E[^ ]*/& \1*/; t; s/^([^ .]*)[^ ]*/& \1*/; :v; s/^([^ ]* [^ ]*Cs)[0-9A-Za-z]+_/\1*_/; tv' |
+	# Where most of what the shorter name stands for is cold, the full one goes first.
+	awk '{ name[NR] = $1; short[NR] = $2; all[$2] += $3; if (NF > 3) hot[$2] += $3; $1 = $2 = $3 = ""; of[NR] = $0 }
+		END { for (n in name) if (of[n] ~ /[a-z]/) {
+			count = split(of[n], command, " ")
+			for (i = 1; i <= count; i++)
+				if (hot[short[n]] * 2 < all[short[n]]) { print "*(.text*." name[n] ")", command[i], 0; print "*(.text*." short[n] ")", "rest", 1 }
+				else print "*(.text*." short[n] ")", command[i], 0
+		} }' >>"$dir/lines"
+# What all commands execute goes first, then by how many and which do.
 {
 	echo "/* Written by hack/hot.sh. */"
 	echo "SECTIONS { .text.hot : {"
 	echo "    *(.text.vessel_start .text.main)"
-	# The C library has an object for a function or two.
-	nm -A --defined-only "$(gcc -print-file-name=libc.a)" 2>/dev/null | awk '{ split($1, at, ":"); print $NF, at[2] }' | sort >"$dir/objects"
-	# Those for one kind of processor are left out.
-	sort -u "$dir/list" | grep -v '^_ZN\|^_R' | join - "$dir/objects" | awk '{ print $2 }' | sort -u | grep -v 'avx\|evex\|sse' |
-		sed 's/.*/    *libc.a:&(.text .text.unlikely)/'
-	awk 'NR == FNR { hot[$1] = 1; next } { print $1, $2, ($1 in hot) }' "$dir/rust" "$dir/sizes" |
-		sed -E 's/^([^ ]*)17h[0-9a-f]{16}E[^ ]*/\117h*/; s/Cs[0-9A-Za-z]+_[0-9a-z_]+(\.[0-9]+)? /Cs* /; s/Cs[0-9A-Za-z]+_/Cs*_/g' |
-		while read -r name size is; do echo "$name $((16#$size)) $is"; done |
-		awk '{ all[$1] += $2; if ($3) hot[$1] += $2 }
-			END { for (name in hot) print (hot[name] * 2 < all[name]), name }' | LC_ALL=C sort |
-		sed 's/^. \(.*\)/    *(.text.\1)/'
+	echo "    *crt*.o(.text .text.*)"
+	sort -u "$dir/lines" | sed -E 's/^(.*\)) ([a-z]+) ([01])$/\1\t\2\t\3/' |
+		awk -F '\t' '{ of[$1] = of[$1] " " $2; count[$1]++; last[$1] = $3 } END { for (line in of) print last[line] "\t" 99 - count[line] "\t" of[line] "\t    " line }' |
+		sort | cut -f 4
 	echo "} } INSERT BEFORE .text;"
 } >src/hot.ld
