@@ -14,6 +14,9 @@ fn main() {
     if target("ARCH") == "x86_64" && target("ENV") == "gnu" && is_static {
         println!("cargo:rustc-link-arg-bins=-Wl,-e,vessel_start");
         if is_release {
+            // A page fault maps the 64 KiB around it, of the address space and of a large folio of the file alike: both
+            // in step map the least.
+            println!("cargo:rustc-link-arg-bins=-Wl,-z,max-page-size=65536");
             // The functions that the usual commands execute, side by side (hack/hot.sh).
             println!("cargo:rerun-if-changed=src/hot.ld");
             let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();

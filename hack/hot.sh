@@ -54,17 +54,18 @@ archives | xargs nm -A --defined-only 2>/dev/null |
 	sort -u -k 1,1 >"$dir/objects"
 
 # NAME, the commands that execute it, and what to match it by: for C its object; for Rust the name without what differs
-# from one compiler to the next. Those of the string functions that are for one kind of processor stand for all kinds.
+# from one build to the next. Those of the string functions that are for one kind of processor stand for all kinds.
 awk '{ split(FILENAME, at, "list."); of[$1] = of[$1] " " at[2] } END { for (name in of) print name of[name] }' "$dir"/list.* | sort -k 1,1 >"$dir/executed"
 awk 'NR == FNR { object[$1] = $2; next }
-	$1 !~ /^_ZN|^_R/ && $1 in object {
+	$1 !~ /^_R/ && $1 in object {
 		at = object[$1]
 		if (sub(/-(avx|evex|sse).*/, "-*.o", at)) sections = ".text.avx* .text.evex*"; else sections = ".text .text.unlikely"
 		for (i = 2; i <= NF; i++) print "*" at "(" sections ")", $i, 0
 	}' FS=' ' "$dir/objects" "$dir/executed" >"$dir/lines"
+# The hash of a crate has its path and its compiler in it, and what a name repeats is counted by their length.
 while read -r _ size _ name; do echo "$name $((16#$size))"; done < <(awk 'NF == 4 && $3 ~ /[tTwW]/' "$dir/symbols") | sort -u -k 1,1 |
-	join -a 1 - "$dir/executed" | grep '^_ZN\|^_R' |
-	sed -E 's/^(_ZN[^ ]*17h)[0-9a-f]{16}E[^ ]*/& \1*/; t; s/^([^ .]*)[^ ]*/& \1*/; :v; s/^([^ ]* [^ ]*Cs)[0-9A-Za-z]+_/\1*_/; tv' |
+	join -a 1 - "$dir/executed" | grep '^_R' |
+	sed -E 's/^([^ .]*)[^ ]*/& \1*/; :c; s/^([^ ]* [^ ]*)Cs[0-9A-Za-z]+_/\1C*_/; tc; :b; s/^([^ ]* [^ ]*)B[0-9A-Za-z]+_/\1B*_/; tb' |
 	# Where most of what the shorter name stands for is cold, the full one goes first.
 	awk '{ name[NR] = $1; short[NR] = $2; all[$2] += $3; if (NF > 3) hot[$2] += $3; $1 = $2 = $3 = ""; of[NR] = $0 }
 		END { for (n in name) if (of[n] ~ /[a-z]/) {
