@@ -110,6 +110,20 @@ fn every_command_has_a_help_in_the_layout_of_runc() {
 }
 
 #[test]
+fn the_debug_log_has_the_flags_of_the_filter() {
+    deviates!("crun", "does not log them");
+    let mut c = Container::new(["echo", "hello"]);
+    c.global(&["--debug"]);
+    let profile = |flags: serde_json::Value| serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": flags});
+    for (flags, number) in [(serde_json::json!([]), 0), (serde_json::json!(["SECCOMP_FILTER_FLAG_LOG"]), 2)] {
+        c.edit(|config| config["linux"]["seccomp"] = profile(flags.clone()));
+        let out = c.run().ok();
+        assert!(out.stderr.contains(&format!("msg=\"seccomp filter flags: {number}\"")), "{out}");
+        assert_eq!(out.stdout, "hello\n");
+    }
+}
+
+#[test]
 fn completions_know_commands_and_flags() {
     deviates!("runc", "has no such command");
     deviates!("crun", "has no such command");

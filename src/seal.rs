@@ -15,6 +15,7 @@ use rustix::fs::{AtFlags, MemfdFlags, SealFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::error::{Context, Error, Result};
+use crate::log;
 use crate::sys::{self, early};
 
 const EXE: &str = "/proc/self/exe";
@@ -25,6 +26,7 @@ const ATTRIBUTES: MountAttrFlags = MountAttrFlags::from_bits_retain(early::ATTRI
 pub fn ensure() -> Result<()> {
     let view = rustix::fs::statfs(EXE).context(|| format!("cannot examine {EXE} (is /proc mounted?)"))?;
     if early::is_our_overlay(view.f_type, view.f_flags) {
+        log::debug(|| "runs from a read-only overlay of its binary");
         return Ok(());
     }
     // What hinders the overlay (rights, a kernel without it, a replaced binary) does not hinder the copy.
@@ -35,6 +37,7 @@ pub fn ensure() -> Result<()> {
     if is_sealed(exe.as_fd()) {
         // The kernel names a program that is executed by descriptor after the descriptor's number.
         let _ = rustix::thread::set_name(c"vessel");
+        log::debug(|| "runs from a sealed copy of its binary");
         return Ok(());
     }
     let copy = copy(&exe).context(|| "cannot make a sealed copy of the runtime (does vm.memfd_noexec forbid it?)")?;

@@ -113,6 +113,9 @@ fn make(request: &ExecRequest, state: &State, config: &Config, process: &Process
         hook_state: serde_json::Value::Null,
     };
     let affinity = process.exec_cpu_affinity().as_ref();
+    if let Some(a) = affinity {
+        log::debug(|| format!("CPU affinity: {:?} while joining, then {:?}", a.initial(), a.cpu_affinity_final()));
+    }
     let mut setup = join::Join {
         init,
         kinds,
@@ -179,7 +182,9 @@ fn serve(
     cgroups: &[String],
 ) -> Result<()> {
     if let Some(profile) = profile {
-        made.channel.send(&filter_order(&seccomp::compile(profile)?)).or_else(gone_is_no_fault)?;
+        let filter = seccomp::compile(profile)?;
+        log::debug(|| format!("seccomp filter flags: {}", filter.flags));
+        made.channel.send(&filter_order(&filter)).or_else(gone_is_no_fault)?;
     }
     loop {
         match made.channel.receive()? {
