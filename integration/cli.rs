@@ -110,6 +110,60 @@ fn every_command_has_a_help_in_the_layout_of_runc() {
 }
 
 #[test]
+fn installed_as_runc_it_answers_to_the_name() {
+    deviates!("runc", "is it");
+    deviates!("crun", "has one name");
+    let runc = |args: &[&str]| bare(args).called("/usr/sbin/runc").run();
+    let version = runc(&["--version"]).ok().stdout;
+    let lines: Vec<_> = version.lines().collect();
+    let number = lines[0].strip_prefix("runc version ").unwrap();
+    assert!(number.starts_with(|c: char| c.is_ascii_digit()), "{version}");
+    assert!(lines[1].starts_with("commit: ") && lines[2].starts_with("spec: 1."), "{version}");
+    // What it is remains to be seen, without the word by which engines find the line.
+    assert_eq!(lines[3..], [format!("vessel: {number}")]);
+
+    let help = runc(&["--help"]).ok().stdout;
+    assert!(help.starts_with("NAME:\n   runc - Open Container Initiative runtime\n\nThis is vessel "), "{help}");
+    let help = runc(&["create", "--help"]).ok().stdout;
+    assert!(help.starts_with("NAME:\n   runc create - ") && help.contains("USAGE:\n   runc create "), "{help}");
+    runc(&["start"]).exits(1).fails(r#"runc: \"start\" requires exactly 1 argument(s)"#);
+    runc(&["--no-such"]).exits(1).fails("(see runc --help)");
+}
+
+#[test]
+fn installed_as_runc_it_words_failures_as_runc() {
+    deviates!("runc", "has quotes and paths of its own in them");
+    deviates!("crun", "has one name");
+    let inside = "unable to start container process: error during container init";
+    let mut c = Container::new(["echo"]);
+    let run = |c: &Container| c.run_cmd().called("runc").run().exits(1);
+    let bind = serde_json::json!({"destination": "/x", "type": "bind", "source": "/no/such", "options": ["bind"]});
+    c.edit(|config| config["mounts"].as_array_mut().unwrap().push(bind));
+    run(&c).fails(&format!("\"runc run failed: {inside}: error mounting: mounts["));
+    c.edit(|config| {
+        config["mounts"].as_array_mut().unwrap().pop();
+    });
+    c.edit(|config| config["process"]["args"] = serde_json::json!(["no-such-program"]));
+    run(&c).fails(&format!("\"runc run failed: {inside}: "));
+    c.create_with(c.create_cmd().called("runc")).fails(&format!("\"runc create failed: {inside}: "));
+
+    c.edit(|config| config["process"]["args"] = serde_json::json!(["/script"]));
+    let script = c.rootfs().join("script");
+    fs::write(&script, "#!/no/interpreter\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let (words, reason) = ("exec /script: no such file or directory", "(its interpreter /no/interpreter is not there)");
+    // That is no terminal.
+    assert_eq!(run(&c).stderr, format!("{words}\n"));
+    c.run_cmd().run().exits(1).fails(&format!("level=error msg=\"{words} {reason}\""));
+    // An engine gets the whole.
+    let log = c.path("log");
+    c.global(&["--log", log.to_str().unwrap()]);
+    assert_eq!(run(&c).stderr, format!("{words} {reason}\n"));
+    assert!(fs::read_to_string(&log).unwrap().contains(reason));
+    c.finish();
+}
+
+#[test]
 fn the_debug_log_has_the_flags_of_the_filter() {
     deviates!("crun", "does not log them");
     let mut c = Container::new(["echo", "hello"]);

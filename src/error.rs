@@ -27,12 +27,27 @@ pub enum Cause {
     State,
 }
 
+/// Which step it was that failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Step {
+    /// What the runtime does outside of the container.
+    #[default]
+    Outside,
+    /// What init, or the process of exec, does before its program.
+    Inside,
+    /// execve(2) of the program.
+    Program,
+}
+
 /// A failure, told in one line.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Error {
     errno: i32,
     cause: Cause,
+    step: Step,
     text: String,
+    /// Remedies, behind the text.
+    hint: Option<Box<str>>,
 }
 
 impl Error {
@@ -43,12 +58,16 @@ impl Error {
 
     /// The same, with its cause.
     pub fn of(cause: Cause, text: impl Into<String>) -> Self {
-        Error { errno: 0, cause, text: text.into() }
+        Error { errno: 0, cause, step: Step::Outside, text: text.into(), hint: None }
     }
 
     /// A failed system call: `what` says what was being done and on what.
     pub fn from_errno(errno: i32, what: impl fmt::Display) -> Self {
-        Error { errno, cause: Cause::Other, text: format!("{what}: {}", strerror(errno)) }
+        Error::from_kernel(errno, format!("{what}: {}", strerror(errno)))
+    }
+
+    fn from_kernel(errno: i32, text: String) -> Self {
+        Error { errno, ..Error::new(text) }
     }
 
     /// The errno of the system call at fault, 0 if there is none.
@@ -59,6 +78,28 @@ impl Error {
     /// What sort of failure it is.
     pub fn cause(&self) -> Cause {
         self.cause
+    }
+
+    /// Which step it was that failed.
+    pub fn step(&self) -> Step {
+        self.step
+    }
+
+    /// The same, as the failure of this step.
+    #[must_use]
+    pub fn at(self, step: Step) -> Self {
+        Error { step, ..self }
+    }
+
+    /// The same without the remedies.
+    #[must_use]
+    pub fn without_hint(self) -> Self {
+        Error { hint: None, ..self }
+    }
+
+    /// The text begins with this.
+    pub fn begins_with(&self, start: &str) -> bool {
+        self.text.starts_with(start)
     }
 
     /// A name that does not change with the words: that of the errno, or else of the cause.
@@ -84,7 +125,7 @@ impl Error {
     /// Puts a remedy behind the text, in parentheses.
     #[must_use]
     pub fn hint(mut self, remedy: impl fmt::Display) -> Self {
-        self.text = format!("{} ({remedy})", self.text);
+        self.hint = Some(format!("{} ({remedy})", self.hint.unwrap_or_default()).into());
         self
     }
 }
@@ -93,7 +134,8 @@ impl fmt::Display for Error {
     /// Prints exactly one line: engines read the error of a runtime line by line, and a path of the container must not
     /// be able to add lines of its own.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for part in self.text.split_inclusive(|c: char| c.is_control()) {
+        let hint = self.hint.as_deref().unwrap_or_default();
+        for part in [&self.text, hint].into_iter().flat_map(|text| text.split_inclusive(|c: char| c.is_control())) {
             match part.chars().last() {
                 Some(c) if c.is_control() => {
                     f.write_str(&part[..part.len() - c.len_utf8()])?;
@@ -111,7 +153,7 @@ impl std::error::Error for Error {}
 impl From<std::io::Error> for Error {
     fn from(e: std::io::Error) -> Self {
         match e.raw_os_error() {
-            Some(errno) => Error { errno, cause: Cause::Other, text: strerror(errno) },
+            Some(errno) => Error::from_kernel(errno, strerror(errno)),
             None => Error::new(e.to_string()),
         }
     }
@@ -119,13 +161,13 @@ impl From<std::io::Error> for Error {
 
 impl From<nix::errno::Errno> for Error {
     fn from(e: nix::errno::Errno) -> Self {
-        Error { errno: e as i32, cause: Cause::Other, text: strerror(e as i32) }
+        Error::from_kernel(e as i32, strerror(e as i32))
     }
 }
 
 impl From<rustix::io::Errno> for Error {
     fn from(e: rustix::io::Errno) -> Self {
-        Error { errno: e.raw_os_error(), cause: Cause::Other, text: strerror(e.raw_os_error()) }
+        Error::from_kernel(e.raw_os_error(), strerror(e.raw_os_error()))
     }
 }
 
@@ -164,6 +206,13 @@ mod tests {
         let e = Error::from_errno(libc::ENOSPC, "mount tmpfs on /data").context("cannot create container");
         assert_eq!(e.to_string(), "cannot create container: mount tmpfs on /data: no space left on device");
         assert_eq!(e.errno(), libc::ENOSPC);
+    }
+
+    #[test]
+    fn remedies_stay_behind_the_text() {
+        let e = Error::new("cannot do it").hint("try\nthis").context("create").hint("or that");
+        assert_eq!(e.to_string(), "create: cannot do it (try\\nthis) (or that)");
+        assert_eq!(e.without_hint().to_string(), "create: cannot do it");
     }
 
     #[test]

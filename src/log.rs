@@ -103,6 +103,12 @@ pub fn warn(text: &str) {
     log().write(Level::Warning, text, None);
 }
 
+/// Reports the failure of a command as its bare text, where it would go to standard error in the shape of a log. Returns
+/// whether it does.
+pub fn bare_failure(error: &Error) -> bool {
+    matches!(log().sink, Sink::Stderr) && writeln!(std::io::stderr(), "{error}").is_ok()
+}
+
 /// Reports the failure of a command: one line in the log, and one on standard error for whoever ran it by hand.
 pub fn failure(error: &Error) {
     let text = error.to_string();

@@ -60,6 +60,12 @@ impl Cmd {
         }
     }
 
+    /// Calls the program by another name.
+    pub fn called(mut self, name: &str) -> Cmd {
+        std::os::unix::process::CommandExt::arg0(&mut self.command, name);
+        self
+    }
+
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Cmd {
         self.shown.push(' ');
         self.shown.push_str(&arg.as_ref().to_string_lossy());

@@ -68,8 +68,11 @@ pub fn runtime() -> &'static Path {
 /// What `--version` prints.
 static VERSION: LazyLock<String> = LazyLock::new(|| super::Cmd::new(runtime()).arg("--version").run().ok().stdout);
 
-/// The first word of `--version`: vessel, runc, crun.
+/// The first word of `--version`: vessel (which has a line more where its file has another name), runc, crun.
 pub fn runtime_kind() -> &'static str {
+    if VERSION.lines().any(|line| line.starts_with("vessel: ")) {
+        return "vessel";
+    }
     VERSION.split_whitespace().next().filter(|word| *word != "version").unwrap_or("vessel")
 }
 

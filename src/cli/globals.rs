@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use clap::Command;
 
 use super::lex::{Flag, Given, Lexed, command, go_bool, lex, options, switch, value};
+use super::name::{NAME, called};
 use super::verb::Verb;
 use crate::cgroups::Driver;
 use crate::container::Host;
@@ -14,9 +15,14 @@ use crate::error::{Cause, Context, Error, Result};
 use crate::log::Format;
 use crate::sys::proc;
 
-/// The lines of `--version`. Engines look for the word "version" and for a line that begins with "commit:".
-pub(super) const VERSION: &str =
-    concat!("vessel version ", env!("CARGO_PKG_VERSION"), "\ncommit: ", env!("VESSEL_COMMIT"), "\nspec: 1.3.0\n");
+/// The lines of `--version`, for the name that the program was called by. Engines look for the word "version" and for a
+/// line that begins with "commit:".
+pub(super) fn version(program: &str) -> String {
+    const NUMBER: &str = env!("CARGO_PKG_VERSION");
+    let lines = concat!("\ncommit: ", env!("VESSEL_COMMIT"), "\nspec: 1.3.0\n");
+    let own = if program == NAME { String::new() } else { format!("{NAME}: {NUMBER}\n") };
+    format!("{program} version {NUMBER}{lines}{own}")
+}
 
 /// The flags as they were given.
 pub(super) struct Globals {
@@ -58,14 +64,21 @@ pub(super) fn documented() -> Command {
              A command exits with 0 where it was done, and with 1 where it failed; run and exec exit with the code of the \
              program, or 128 and the number of the signal that ended it. exec exits with 255 where the program could not \
              be run.\n\nThe state of containers is kept in /run/vessel, and for an ordinary user in \
-             $XDG_RUNTIME_DIR/vessel.",
+             $XDG_RUNTIME_DIR/vessel.\n\nCalled by another name, as where it is installed in the place of runc, vessel says \
+             that name in its help and version, with its own behind it. By the name runc, run and create word their \
+             failures as runc does, for programs that compare them.",
         )
         .override_usage("vessel [global options] command [command options] [arguments...]")
 }
 
 /// Takes the global flags off the arguments; the rest begins with the command.
 pub(super) fn read(args: impl Iterator<Item = OsString>) -> Result<(Globals, Vec<OsString>)> {
-    let see = |fault: String| Error::of(Cause::Usage, format!("vessel: {fault} (see vessel --help)"));
+    let see = |fault: String| {
+        Error::of(Cause::Usage, {
+            let program = called();
+            format!("{program}: {fault} (see {program} --help)")
+        })
+    };
     let Lexed { given, positionals, help } = lex(FLAGS, true, args).map_err(see)?;
     let log_format = given.value("log-format").filter(|f| !f.is_empty());
     let globals = Globals {
@@ -157,15 +170,16 @@ pub(super) fn prepare_root(host: &Host) -> Result<()> {
         .context(|| format!("cannot make {} (from $XDG_RUNTIME_DIR; or choose a --root)", host.root.display()))
 }
 
-/// The help of vessel itself.
-pub(super) fn help() -> String {
+/// The help of vessel itself, for the name that it was called by.
+pub(super) fn help(program: &str) -> String {
     let commands: String =
         super::VERBS.iter().map(|Verb { name, about, .. }| format!("   {name:<10}  {about}\n")).collect();
+    let own = if program == NAME { "" } else { concat!("This is vessel ", env!("CARGO_PKG_VERSION"), ". ") };
     format!(
-        "NAME:\n   vessel - Open Container Initiative runtime\n\n\
-         A container is described by a bundle: a directory with a root filesystem and a config.json.\n\n\
-         USAGE:\n   vessel [global options] command [command options] [arguments...]\n\n\
-         COMMANDS:\n{commands}   help        show the help of vessel or of a command\n\n\
+        "NAME:\n   {program} - Open Container Initiative runtime\n\n\
+         {own}A container is described by a bundle: a directory with a root filesystem and a config.json.\n\n\
+         USAGE:\n   {program} [global options] command [command options] [arguments...]\n\n\
+         COMMANDS:\n{commands}   help        show the help of {program} or of a command\n\n\
          GLOBAL OPTIONS:\n{}",
         options(FLAGS)
     )

@@ -13,6 +13,7 @@ mod kill;
 mod lex;
 mod list;
 mod mounts;
+mod name;
 mod pause;
 mod ps;
 mod restore;
@@ -58,13 +59,15 @@ const VERBS: &[Verb] = &[
 /// Runs the command that the arguments of this process ask for. Returns the exit code.
 pub fn main() -> u8 {
     let args = std::env::args_os().skip(1);
-    let (code, failure) = match answer(args) {
-        Ok(code) => (code, None),
-        Err(Failure { code, error }) => (code, Some(error)),
+    let code = match answer(args) {
+        Ok(code) => code,
+        Err(Failure { code, error, bare }) => {
+            if !bare || !name::tell_bare(&error) {
+                log::failure(&error);
+            }
+            code
+        }
     };
-    if let Some(error) = failure {
-        log::failure(&error);
-    }
     u8::try_from(code).unwrap_or(u8::MAX)
 }
 
@@ -77,30 +80,32 @@ pub fn documented() -> clap::Command {
 struct Failure {
     code: i32,
     error: Error,
+    /// Whether it is told without the shape of a log, if it can be.
+    bare: bool,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Failure { code: 1, error }
+        Failure { code: 1, error, bare: false }
     }
 }
 
 fn answer(args: impl Iterator<Item = OsString>) -> Result<i32, Failure> {
     let (globals, mut rest) = globals::read(args)?;
     if globals.version {
-        print(globals::VERSION);
+        print(&globals::version(&name::called()));
         return Ok(0);
     }
     // Only a log that opens can take what follows.
     log::open(globals.log.as_deref(), globals.log_format, globals.debug)?;
     if globals.help || rest.is_empty() {
-        print(&globals::help());
+        print(&globals::help(&name::called()));
         return Ok(0);
     }
     let mut name = rest.remove(0).to_string_lossy().into_owned();
     if name == "help" || name == "h" {
         if rest.is_empty() {
-            print(&globals::help());
+            print(&globals::help(&name::called()));
             return Ok(0);
         }
         name = rest.remove(0).to_string_lossy().into_owned();
@@ -115,11 +120,11 @@ fn answer(args: impl Iterator<Item = OsString>) -> Result<i32, Failure> {
     let (given, args) = match understand(verb, rest) {
         Ok(Some(understood)) => understood,
         Ok(None) => {
-            print(&verb.help());
+            print(&verb.help(&name::called()));
             return Ok(0);
         }
         Err(usage) => {
-            print(&format!("Incorrect Usage{}\n\n{}", usage.headline, verb.help()));
+            print(&format!("Incorrect Usage{}\n\n{}", usage.headline, verb.help(&name::called())));
             return Err(Error::of(Cause::Usage, usage.fault).into());
         }
     };
@@ -133,7 +138,8 @@ fn answer(args: impl Iterator<Item = OsString>) -> Result<i32, Failure> {
 
 /// A failure of exec must not be taken for an exit code of the program.
 fn failure(verb: &Verb, error: Error) -> Failure {
-    Failure { code: if verb.name == exec::VERB.name { 255 } else { 1 }, error }
+    let code = if verb.name == exec::VERB.name { 255 } else { 1 };
+    Failure { code, bare: name::is_bare(verb.name, &error), error: name::framed(verb.name, error) }
 }
 
 /// How a command was called wrongly: what its help is headed with, and what is reported.
@@ -156,7 +162,7 @@ fn understand(verb: &Verb, args: Vec<OsString>) -> Result<Option<(Given, Vec<OsS
         return Ok(None);
     }
     if let Some(fault) = verb.count.fault(lexed.positionals.len()) {
-        let fault = format!("vessel: \"{}\" {fault}", verb.name);
+        let fault = format!("{}: \"{}\" {fault}", name::called(), verb.name);
         return Err(Usage { headline: ".".to_string(), fault });
     }
     Ok(Some((lexed.given, lexed.positionals)))
@@ -169,7 +175,7 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         for verb in VERBS {
-            let help = verb.help();
+            let help = verb.help("vessel");
             assert!(help.starts_with(&format!("NAME:\n   vessel {} - ", verb.name)), "{help}");
         }
     }
@@ -188,6 +194,7 @@ mod tests {
             let mut args = line.split(' ').map(OsString::from);
             let name = args.next().unwrap();
             let verb = VERBS.iter().find(|v| name == v.name).unwrap();
+            let fault = fault.replace("vessel", &name::called());
             assert_eq!(understand(verb, args.collect()).unwrap_err().fault, fault, "{line}");
         }
     }

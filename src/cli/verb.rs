@@ -52,17 +52,17 @@ impl Count {
 
 impl Verb {
     /// The help in runc's layout, of which tests and people know the first lines.
-    pub(super) fn help(&self) -> String {
+    pub(super) fn help(&self, program: &str) -> String {
         let Verb { name, about, details, args, .. } = self;
         let options = options(&(self.flags)());
         let (hint, options) = match options.trim_end() {
             "" => ("", String::new()),
             text => (" [command options]", format!("\nOPTIONS:\n{text}\n")),
         };
-        let usage = format!("vessel {name}{hint} {args}");
+        let usage = format!("{program} {name}{hint} {args}");
         let details = wrap(details);
         format!(
-            "NAME:\n   vessel {name} - {about}\n\nUSAGE:\n   {}\n\nDESCRIPTION:\n{details}{options}",
+            "NAME:\n   {program} {name} - {about}\n\nUSAGE:\n   {}\n\nDESCRIPTION:\n{details}{options}",
             usage.trim_end()
         )
     }

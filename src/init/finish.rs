@@ -13,7 +13,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
 use super::channel::{Order, Report};
 use super::{Orders, Program, program, unexpected};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, Step};
 use crate::security::{apparmor, capabilities, seccomp, selinux};
 use crate::sys::{self, proc::Proc};
 use crate::{attrs, console};
@@ -134,7 +134,7 @@ pub fn execute(
     }
     let error = sys::process::execve(&ready.path, &ready.args, &ready.env);
     let why = program::explain(&ready.path, error.errno());
-    let error = error.context(format!("exec {}", ready.path.to_string_lossy()));
+    let error = error.context(format!("exec {}", ready.path.to_string_lossy())).at(Step::Program);
     Err(if why.is_empty() { error } else { error.hint(why) })
 }
 

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{Hook, Linux, Process};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Step};
 use crate::security::capabilities::Sets;
 use crate::security::seccomp::Filter;
 use crate::sys;
@@ -87,8 +87,9 @@ impl Orders {
 
     /// Reports why this process ends, and ends it.
     fn fail(&self, error: Error) -> ! {
+        let step = if error.step() == Step::Program { Step::Program } else { Step::Inside };
         // Where the runtime is gone there is nobody to tell.
-        let _ = self.report(&Report::Failed(error));
+        let _ = self.report(&Report::Failed(error.at(step)));
         sys::process::exit(1)
     }
 }
