@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use serde_json::{Value, json};
 
 use super::{container, not_created, refused};
-use crate::harness::{Cmd, ConsoleSocket, Container, Need, read_until, receive_fd, runtime_kind, suite};
+use crate::harness::{Cmd, ConsoleSocket, Container, Need, read_until, receive_fd, suite};
 use crate::mounts::{add, bind, in_a_user_namespace, mount_at};
 use crate::{deviates, needs, skip, spec};
 
@@ -504,33 +504,4 @@ fn read_only_paths_are_absolute() {
     c.run().ok().line("write EROFS");
     c.edit(|config| config["linux"]["readonlyPaths"] = json!(["fixed"]));
     refused(&c.run());
-}
-
-/// What a group is filled with is tested beside its code, on a directory that is like a resctrl.
-#[test]
-fn intel_rdt_needs_a_resctrl() {
-    spec!("config-linux/intel-rdt/no-resctrl", "config-linux/intel-rdt/unset");
-    if fs::read_to_string("/proc/mounts").unwrap().contains(" resctrl ") {
-        skip!("there is a resctrl");
-    }
-    not_created(&container(&["exit", "0"], &[("/linux/intelRdt", json!({"closID": "a"}))]));
-    Container::new(["exit", "0"]).run().ok();
-}
-
-#[test]
-fn schemas_of_intel_rdt_are_one_line_each() {
-    spec!("config-linux/intel-rdt/mem-bw-format", "config-linux/intel-rdt/schemata-format");
-    if runtime_kind() != "vessel" {
-        skip!("no way to check a configuration alone");
-    }
-    for (rdt, right) in [
-        (json!({"memBwSchema": "MB:0=20", "schemata": ["MB:0=20", "L3:0=f"]}), true),
-        (json!({"memBwSchema": "L3:0=f"}), false),
-        (json!({"memBwSchema": "MB:0=20\nMB:1=20"}), false),
-        (json!({"schemata": ["MB:0=20", "MB:0=20\nL3:0=f"]}), false),
-    ] {
-        let c = container(&["exit", "0"], &[("/linux/intelRdt", rdt)]);
-        let out = c.command("check", ["--bundle"]).arg(c.bundle()).run();
-        assert_eq!(out.code == 0, right, "{out}");
-    }
 }

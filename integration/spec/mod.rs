@@ -12,6 +12,7 @@ mod hooks;
 mod life;
 mod linux;
 mod options;
+mod rdt;
 mod required;
 
 /// Replaces what a JSON pointer leads to, or adds it to its parent.
