@@ -58,11 +58,12 @@ conformance: build/suite
 	hack/conformance.sh record $$name build/report/$$name.log build/report/$$name-testbed.log
 
 # The same in an emulated machine (hack/vm/vm), for what the others lack: all controllers of cgroup v2. It
-# is slow, and no part of ci. `make vm TESTS=resources`; VM_KERNEL=7. takes the newest kernel that begins so.
+# is slow, and no part of ci. `make vm TESTS=resources`; VM_KERNEL=7. takes the newest kernel that begins so;
+# VM_CGROUP=1 has it with cgroup v1 (for the tests of resources).
 .PHONY: vm
 vm: build/suite
 	@mkdir -p build/report
-	hack/vm/vm run $(if $(VM_KERNEL),--kernel $(VM_KERNEL)) -- env RUNTIME="$${RUNTIME:-}" hack/testbed-suite.sh build/suite $(TESTS) 2>&1 | tee build/report/vm.log
+	hack/vm/vm run $(if $(VM_KERNEL),--kernel $(VM_KERNEL)) $(if $(filter 1,$(VM_CGROUP)),--cgroup1) -- env RUNTIME="$${RUNTIME:-}" hack/testbed-suite.sh build/suite $(TESTS) 2>&1 | tee build/report/vm.log
 
 # The test program with what it needs, which run without cargo.
 .PHONY: build/suite

@@ -184,11 +184,11 @@ fn files_of_v2_are_set_by_their_names() {
 #[test]
 fn a_limit_of_a_controller_that_is_not_there_is_an_error_with_its_name() {
     deviates!("crun", "leaves a cgroup behind");
-    if missing(&[Need::Controller("hugetlb")]).is_none() {
-        skip!("the controller hugetlb is there");
+    if missing(&[Need::Controller("rdma")]).is_none() {
+        skip!("the controller rdma is there");
     }
-    let c = limited(json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 0}]}));
-    c.run().fails("hugetlb");
+    let c = limited(json!({"rdma": {"mlx5_1": {"hcaHandles": 3}}}));
+    c.run().fails("rdma");
     c.nothing_left();
 }
 

@@ -473,6 +473,7 @@ fn memhog(bytes: usize) {
     }
     std::hint::black_box(&block);
     say(&format!("memory {bytes}"));
+    std::mem::forget(block);
 }
 
 /// Children that sleep; tells their pids.

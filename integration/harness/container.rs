@@ -320,11 +320,12 @@ impl Container {
     pub fn cgroup_of(pid: i32, controller: &str) -> PathBuf {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
         let v2 = Path::new(CGROUP_ROOT).join("cgroup.controllers").exists();
+        let beside = need::on_v2(controller);
         for line in text.lines() {
             let mut fields = line.splitn(3, ':').skip(1);
             let (names, path) = (fields.next().unwrap(), fields.next().unwrap().trim_start_matches('/'));
-            if v2 && names.is_empty() {
-                return Path::new(CGROUP_ROOT).join(path);
+            if (v2 || beside) && names.is_empty() {
+                return Path::new(CGROUP_ROOT).join(if v2 { "" } else { "unified" }).join(path);
             }
             if !v2 && names.split(',').any(|n| n == controller) {
                 return Path::new(CGROUP_ROOT).join(controller.trim_start_matches("name=")).join(path);

@@ -13,7 +13,7 @@ mod term;
 pub use check::hierarchies;
 pub use cmd::{Cmd, Output, Running};
 pub use container::Container;
-pub use need::{Need, deviation, in_vm, measuring, missing, recorded_deviation, skip};
+pub use need::{Need, deviation, in_any_vm, in_vm, measuring, missing, on_v2, recorded_deviation, skip};
 pub use suite::{CGROUP_ROOT, User, eventually, reap_orphan, runtime, runtime_is_before, runtime_kind, suite};
 pub use term::{ConsoleSocket, Pty, read_until, receive_fd};
 

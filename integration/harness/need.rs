@@ -16,6 +16,8 @@ pub enum Need {
     CgroupV2,
     /// A cgroup controller, of either version.
     Controller(&'static str),
+    /// A cgroup controller with a hierarchy of v1.
+    OnV1(&'static str),
     /// systemd, reachable by D-Bus.
     Systemd,
     /// A systemd instance of the ordinary user.
@@ -56,14 +58,14 @@ impl Need {
         let v2 = Path::new(CGROUP_ROOT).join("cgroup.controllers");
         let absent = |there: bool, what: &str| (!there).then(|| what.to_owned());
         match self {
-            Need::CgroupV1 => absent(!v2.exists() && Path::new(CGROUP_ROOT).join("memory").exists(), "no cgroup v1"),
+            Need::CgroupV1 => absent(!v2.exists() && Path::new(CGROUP_ROOT).join("devices").exists(), "no cgroup v1"),
+            Need::OnV1(name) => {
+                absent(!v2.exists() && Path::new(CGROUP_ROOT).join(name).exists(), &format!("no {name} on cgroup v1"))
+            }
             Need::CgroupV2 => absent(v2.exists(), "no cgroup v2"),
             Need::Controller(name) => {
-                let listed = fs::read_to_string(&v2).unwrap_or_default();
-                let there = listed.split_whitespace().any(|c| c == name) || {
-                    !v2.exists() && Path::new(CGROUP_ROOT).join(name).exists()
-                };
-                absent(there, &format!("no cgroup controller {name}"))
+                let on_v1 = !v2.exists() && Path::new(CGROUP_ROOT).join(name).exists();
+                absent(on_v1 || on_v2(name), &format!("no cgroup controller {name}"))
             }
             Need::Systemd => absent(Path::new("/run/systemd/system").exists(), "no systemd"),
             Need::UserSystemd => {
@@ -134,9 +136,23 @@ pub fn missing(needs: &[Need]) -> Option<String> {
     needs.iter().find_map(|n| n.missing())
 }
 
+/// Whether a controller, by its name of v2, is on v2, be v1 beside it or not.
+pub fn on_v2(controller: &str) -> bool {
+    let lists = |part: &str| {
+        let names = fs::read_to_string(Path::new(CGROUP_ROOT).join(part).join("cgroup.controllers"));
+        names.unwrap_or_default().split_whitespace().any(|name| name == controller)
+    };
+    lists("") || lists("unified")
+}
+
 /// Whether this machine is the one of hack/vm.
 pub fn in_vm() -> bool {
     std::env::var_os("TESTBED").is_some_and(|name| name == "vm")
+}
+
+/// The same, or that one with the hierarchies of cgroup v1.
+pub fn in_any_vm() -> bool {
+    in_vm() || std::env::var_os("TESTBED").is_some_and(|name| name == "vm-cgroup1")
 }
 
 /// The reason to skip where the runtime under test is of that kind.

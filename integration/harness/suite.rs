@@ -147,9 +147,11 @@ impl Suite {
         nix::sys::prctl::set_child_subreaper(true).unwrap();
         // SAFETY: the handler is a plain function, and the libraries that it uses still work at exit.
         unsafe { libc::atexit(at_exit) };
-        thread::spawn(|| {
-            thread::sleep(Duration::from_secs(1800));
-            eprintln!("the integration tests take more than half an hour: given up");
+        // The emulated machine is slow.
+        let minutes = if super::in_any_vm() { 180 } else { 30 };
+        thread::spawn(move || {
+            thread::sleep(Duration::from_secs(minutes * 60));
+            eprintln!("the integration tests take more than {minutes} minutes: given up");
             std::process::abort();
         });
         Suite { dir, name, runtime, probe, busybox, next: AtomicUsize::new(1) }

@@ -11,7 +11,7 @@ use rustix::fs::{Access, AtFlags};
 use rustix::io::Errno;
 
 use super::limits::{self, Missing, Write};
-use super::{Cgroup, Dir, Undo, files, make, systemd};
+use super::{Cgroup, Dir, Undo, files, hybrid, make, systemd};
 use crate::error::{Error, Result};
 
 /// Sets the limits of `resources`.
@@ -71,14 +71,14 @@ fn carry_out(
     pids_limit: Option<i64>,
     mut undo: Option<&mut Undo>,
 ) -> Result<()> {
-    let mut writes = limits::plan(resources, pids_limit, cgroup.unified)?;
+    let mut writes = hybrid::plan(cgroup, resources, pids_limit)?;
     if cgroup.unit.is_some() {
         systemd::round(&mut writes);
         if undo.is_some() {
             end_idle(cgroup, &mut writes);
         }
     }
-    if let Some(resources) = resources.filter(|_| cgroup.unified) {
+    if let Some(resources) = resources.filter(|_| cgroup.on_v2("memory")) {
         check_usage(cgroup, resources)?;
     }
     if let Some(first) = writes.first().filter(|_| cgroup.dirs.is_empty()) {
@@ -89,8 +89,7 @@ fn carry_out(
         let same = rest.iter().take_while(|write| write.controller == first.controller).count();
         let (group, others) = rest.split_at(same);
         rest = others;
-        let dir = if cgroup.unified { cgroup.v2() } else { cgroup.dir_of(&first.controller) };
-        let path = dir.ok_or_else(|| first.no_hierarchy())?.directory();
+        let path = cgroup.home(&first.controller).ok_or_else(|| first.no_hierarchy())?.directory();
         Target::open(path, cgroup.remedy(), undo.as_deref_mut())?.write_group(group)?;
     }
     Ok(())
@@ -172,7 +171,9 @@ impl<'a> Target<'a> {
                 self.number("memory.usage_in_bytes"),
                 self.number("memory.max_usage_in_bytes")
             )),
-            Errno::NODEV => e.hint("there is no such block device, or the scheduler of it knows no weights"),
+            Errno::NODEV | Errno::OPNOTSUPP if matches!(&*write.controller, "io" | "blkio") => {
+                e.hint("there is no such block device, or the scheduler of it knows no weights")
+            }
             Errno::INVAL if write.controller == "cpuset" => e.hint("the parent cgroup does not have all of these"),
             _ => e,
         };

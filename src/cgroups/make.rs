@@ -9,12 +9,12 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::limits::Write;
-use super::{Cgroup, Dir, files, limits, processes};
+use super::{Cgroup, Dir, files, hybrid, processes};
 use crate::error::{Error, Result};
 
 /// See [`Cgroup::create`].
 pub(super) fn create(cgroup: &mut Cgroup, resources: Option<&LinuxResources>, pids_limit: Option<i64>) -> Result<()> {
-    let writes = limits::plan(resources, pids_limit, cgroup.unified)?;
+    let writes = hybrid::plan(cgroup, resources, pids_limit)?;
     let mut made = Made::default();
     let result = match cgroup.dirs.is_empty() {
         true => writes.first().map_or(Ok(()), |write| Err(without_cgroup(cgroup, write))),
@@ -111,7 +111,7 @@ pub(super) fn check_free(cgroup: &Cgroup, dir: &Dir) -> Result<()> {
 }
 
 fn create_v1(cgroup: &mut Cgroup, writes: &[Write], made: &mut Made) -> Result<()> {
-    if let Some(write) = writes.iter().find(|write| cgroup.dir_of(&write.controller).is_none()) {
+    if let Some(write) = writes.iter().find(|write| cgroup.home(&write.controller).is_none()) {
         return Err(write.no_hierarchy());
     }
     let mut kept = Vec::new();
@@ -133,8 +133,16 @@ fn create_v1(cgroup: &mut Cgroup, writes: &[Write], made: &mut Made) -> Result<(
         kept.push(dir);
     }
     cgroup.dirs = kept;
-    match writes.iter().find(|write| cgroup.dir_of(&write.controller).is_none()) {
-        Some(write) => Err(remedied(cgroup, write.no_hierarchy())),
+    if let Some(write) = writes.iter().find(|write| cgroup.home(&write.controller).is_none()) {
+        return Err(remedied(cgroup, write.no_hierarchy()));
+    }
+    let beside: Vec<_> = writes.iter().filter(|write| hybrid::beside(cgroup, &write.controller)).cloned().collect();
+    match cgroup.v2().filter(|_| !beside.is_empty()) {
+        Some(dir) => {
+            check_type(dir, &beside)?;
+            let wanted = |name: &String| beside.iter().any(|write| *write.controller == **name);
+            enable(cgroup, dir, controllers(&dir.mountpoint)?.into_iter().filter(wanted).collect(), &beside)
+        }
         None => Ok(()),
     }
 }
@@ -182,7 +190,8 @@ fn create_v2(cgroup: &mut Cgroup, writes: &[Write], made: &mut Made) -> Result<(
         Err(e) => return Err(e),
     }
     check_type(&dir, writes)?;
-    enable(cgroup, &dir, writes)
+    // Statistics are asked of containers without limits too.
+    enable(cgroup, &dir, controllers(&dir.mountpoint)?, writes)
 }
 
 /// Below a cgroup that has processes and lends its controllers by thread, a new one must be threaded as well, which
@@ -212,11 +221,9 @@ fn check_type(dir: &Dir, writes: &[Write]) -> Result<()> {
     }
 }
 
-/// Enables all controllers that there are, as statistics are asked of containers without limits too; one that a limit
-/// needs has to be there in the end.
-fn enable(cgroup: &Cgroup, dir: &Dir, writes: &[Write]) -> Result<()> {
+/// Enables controllers; one that a limit needs has to be there in the end.
+fn enable(cgroup: &Cgroup, dir: &Dir, all: Vec<String>, writes: &[Write]) -> Result<()> {
     let path = dir.directory();
-    let all = controllers(&dir.mountpoint)?;
     let mut have = controllers(&path)?;
     let mut causes = BTreeMap::new();
     if !all.iter().all(|name| have.contains(name)) {
@@ -239,7 +246,8 @@ fn enable(cgroup: &Cgroup, dir: &Dir, writes: &[Write]) -> Result<()> {
     Err(remedied(cgroup, cause).context(format!("{}: cannot set {name} limit", write.field)))
 }
 
-fn controllers(path: &Path) -> Result<Vec<String>> {
+/// The controllers that a cgroup of v2 has.
+pub(super) fn controllers(path: &Path) -> Result<Vec<String>> {
     let text = files::open_dir(path)
         .and_then(|fd| files::read(fd, "cgroup.controllers"))
         .map_err(|e| files::cannot_read(e, path, "cgroup.controllers"))?;

@@ -1,7 +1,7 @@
 //! Cgroups: where a container's processes are counted, limited, frozen and ended (config-linux.md, "Control groups").
 //!
 //! A container has one directory in each hierarchy of a v1 host, or the one directory of a v2 host; a hybrid host has
-//! both kinds, with all controllers on the v1 side.
+//! both kinds, and each controller on one of the two sides.
 
 mod apply;
 mod devices;
@@ -9,6 +9,7 @@ mod entry;
 mod files;
 mod filter;
 mod freezer;
+mod hybrid;
 mod limits;
 mod locate;
 mod make;
@@ -172,7 +173,7 @@ impl Cgroup {
 
     /// The fields of `resources` that the host's cgroups have nothing for and that are left out, each as a warning.
     pub fn ignored(&self, resources: &LinuxResources) -> Vec<String> {
-        limits::ignored(resources, self.unified)
+        limits::ignored(resources, &|controller| self.on_v2(controller))
     }
 
     /// Opens what a process needs to enter.
@@ -279,8 +280,11 @@ impl Cgroup {
 
     /// Whether the kernel has ended a process of the cgroup for want of memory.
     pub fn oom_killed(&self) -> bool {
-        let (dir, file) =
-            if self.unified { (self.v2(), "memory.events") } else { (self.dir_of("memory"), "memory.oom_control") };
+        let (dir, file) = if self.on_v2("memory") {
+            (self.v2(), "memory.events")
+        } else {
+            (self.dir_of("memory"), "memory.oom_control")
+        };
         let text = dir.and_then(|d| files::read(files::open_dir(&d.directory()).ok()?, file).ok());
         let kills = |text: String| text.lines().find_map(|l| l.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok());
         text.and_then(kills).is_some_and(|n| n > 0)
@@ -314,6 +318,16 @@ impl Cgroup {
     /// The v2 directory.
     fn v2(&self) -> Option<&Dir> {
         self.dirs.iter().find(|dir| dir.is_v2())
+    }
+
+    /// Whether a controller, by its name of v2, is on v2: all are on a unified host, some may be on a hybrid one.
+    fn on_v2(&self, controller: &str) -> bool {
+        self.unified || hybrid::beside(self, controller)
+    }
+
+    /// The directory with the files of a controller, whichever version has it.
+    fn home(&self, controller: &str) -> Option<&Dir> {
+        if self.on_v2(controller) { self.v2() } else { self.dir_of(controller) }
     }
 
     /// The v1 directory with a controller.

@@ -39,7 +39,7 @@ pub struct Seen {
 /// See [`Cgroup::watch`].
 pub(super) fn watch(cgroup: &Cgroup) -> Result<Watch> {
     let mut watch = Watch { memory: None, events: None };
-    if let Some(dir) = cgroup.v2().filter(|_| cgroup.unified) {
+    if let Some(dir) = cgroup.v2().filter(|_| cgroup.on_v2("memory")) {
         watch.events = Some(open(dir, "cgroup.events")?);
         watch.memory = match open(dir, "memory.events") {
             Ok(events) => {

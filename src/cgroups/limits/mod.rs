@@ -124,7 +124,8 @@ pub(super) fn plan(resources: Option<&LinuxResources>, pids_limit: Option<i64>, 
 }
 
 /// What of `resources` the host's cgroups cannot carry out and runtimes leave out by custom, for a warning.
-pub(super) fn ignored(resources: &LinuxResources, unified: bool) -> Vec<String> {
+/// `on_v2` tells whether a controller, by its name of v2, is on v2.
+pub(super) fn ignored(resources: &LinuxResources, on_v2: &dyn Fn(&str) -> bool) -> Vec<String> {
     let memory = resources.memory().as_ref();
     let cpu = resources.cpu().as_ref();
     let io = resources.block_io().as_ref();
@@ -132,14 +133,14 @@ pub(super) fn ignored(resources: &LinuxResources, unified: bool) -> Vec<String> 
     #[allow(deprecated)]
     let kernel = memory.is_some_and(|memory| memory.kernel().is_some());
     let v2 = [
-        ("memory.kernelTCP", memory.is_some_and(|memory| memory.kernel_tcp().is_some())),
-        ("memory.swappiness", memory.is_some_and(|memory| memory.swappiness().is_some())),
-        ("memory.disableOOMKiller", memory.is_some_and(|memory| memory.disable_oom_killer() == Some(true))),
-        ("cpu.realtimeRuntime", cpu.is_some_and(|cpu| cpu.realtime_runtime().is_some_and(|value| value != 0))),
-        ("cpu.realtimePeriod", cpu.is_some_and(|cpu| set(cpu.realtime_period()))),
-        ("blockIO.leafWeight", io.is_some_and(|io| set(io.leaf_weight().map(u64::from)))),
-        ("network.classID", resources.network().as_ref().is_some_and(|network| network.class_id().is_some())),
-        ("network.priorities", resources.network().as_ref().is_some_and(|network| network.priorities().is_some())),
+        ("memory.kernelTCP", "memory", memory.is_some_and(|memory| memory.kernel_tcp().is_some())),
+        ("memory.swappiness", "memory", memory.is_some_and(|memory| memory.swappiness().is_some())),
+        ("memory.disableOOMKiller", "memory", memory.is_some_and(|memory| memory.disable_oom_killer() == Some(true))),
+        ("cpu.realtimeRuntime", "cpu", cpu.is_some_and(|cpu| cpu.realtime_runtime().is_some_and(|value| value != 0))),
+        ("cpu.realtimePeriod", "cpu", cpu.is_some_and(|cpu| set(cpu.realtime_period()))),
+        ("blockIO.leafWeight", "io", io.is_some_and(|io| set(io.leaf_weight().map(u64::from)))),
+        ("network.classID", "", resources.network().as_ref().is_some_and(|network| network.class_id().is_some())),
+        ("network.priorities", "", resources.network().as_ref().is_some_and(|network| network.priorities().is_some())),
     ];
     let left_out = |name: &str, why: &str| format!("linux.resources.{name} is ignored: {why}");
     let mut warnings = Vec::new();
@@ -152,12 +153,12 @@ pub(super) fn ignored(resources: &LinuxResources, unified: bool) -> Vec<String> 
             "unable to apply both cpu.shares and cpu.idle, as an idle cgroup has a weight of its own",
         ));
     }
-    if unified && is_idle(resources) && in_unified(resources, "cpu.weight").is_some() {
+    if on_v2("cpu") && is_idle(resources) && in_unified(resources, "cpu.weight").is_some() {
         let why = "unable to apply both cpu.weight and cpu.idle, as an idle cgroup has a weight of its own";
         warnings.push(left_out("unified.cpu.weight", why));
     }
-    let v2 = v2.into_iter().filter(|&(_, found)| unified && found);
-    warnings.extend(v2.map(|(name, _)| left_out(name, "cgroup v2 has nothing like it")));
+    let v2 = v2.into_iter().filter(|&(_, controller, found)| found && on_v2(controller));
+    warnings.extend(v2.map(|(name, ..)| left_out(name, "cgroup v2 has nothing like it")));
     warnings
 }
 
@@ -417,7 +418,7 @@ mod tests {
     fn what_v2_lacks_is_told() {
         let json = r#"{"memory":{"swappiness":0,"kernel":5,"kernelTCP":5},"network":{"classID":1},"cpu":{"realtimePeriod":0}}"#;
         let resources = serde_json::from_str(json).unwrap();
-        assert_eq!(ignored(&resources, true).len(), 4);
-        assert_eq!(ignored(&resources, false).len(), 1);
+        assert_eq!(ignored(&resources, &|_| true).len(), 4);
+        assert_eq!(ignored(&resources, &|_| false).len(), 1);
     }
 }

@@ -203,9 +203,7 @@ pub(super) fn stats(cgroup: &Cgroup) -> Result<Stats> {
     }
     if let Some(dir) = cgroup.v2() {
         let files = Files::open(dir)?;
-        if cgroup.unified {
-            v2::read(&files, &mut stats)?;
-        }
+        v2::read(&files, &|controller| cgroup.on_v2(controller), &mut stats)?;
         // A hybrid host has the pressure on its v2 side.
         stats.cpu.psi = files.pressure("cpu.pressure")?;
         stats.memory.psi = files.pressure("memory.pressure")?;

@@ -7,9 +7,12 @@ use std::path::PathBuf;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::{Pressure, Psi, Used};
+use super::{Pressure, Psi, Stats, Used};
 use crate::cgroups::{Dir, files};
 use crate::error::{Error, Result};
+
+/// What reads the counts of one controller.
+pub(super) type Part = fn(&Files, &mut Stats) -> Result<()>;
 
 /// A directory of a cgroup. What the kernel does not have, or what is turned off, is none.
 pub(super) struct Files {

@@ -1,15 +1,12 @@
 //! Statistics of v1: each controller in its own hierarchy.
 
-use super::read::{Files, list};
+use super::read::{Files, Part, list};
 use super::{Blkio, BlkioEntry, MemoryEntry, Stats, Used};
 use crate::cgroups::Cgroup;
 use crate::error::Result;
 
 /// Nanoseconds in a tick of `cpuacct.stat`, which is a hundredth of a second on all of Linux.
 const TICK: u64 = 10_000_000;
-
-/// What reads the counts of one controller.
-type Part = fn(&Files, &mut Stats) -> Result<()>;
 
 pub(super) fn read(cgroup: &Cgroup, stats: &mut Stats) -> Result<()> {
     let parts: [(&str, Part); 7] = [

@@ -1,15 +1,16 @@
 //! Statistics of v2, under the names that those of v1 have.
 
-use super::read::Files;
+use super::read::{Files, Part};
 use super::{Blkio, BlkioEntry, MemoryEntry, Stats, Used};
 use crate::error::Result;
 
-pub(super) fn read(files: &Files, stats: &mut Stats) -> Result<()> {
-    cpu(files, stats)?;
-    memory(files, stats)?;
-    pids(files, stats)?;
-    let text = files.text("io.stat")?.unwrap_or_default();
-    io(&text, &mut stats.blkio).ok_or_else(|| files.odd("io.stat", &text))?;
+/// Reads the counts of the controllers that are on v2.
+pub(super) fn read(files: &Files, on_v2: &dyn Fn(&str) -> bool, stats: &mut Stats) -> Result<()> {
+    let parts: [(&str, Part); 5] = [("cpu", cpu), ("memory", memory), ("pids", pids), ("io", io), ("hugetlb", hugetlb)];
+    parts.iter().filter(|(name, _)| on_v2(name)).try_for_each(|(_, part)| part(files, stats))
+}
+
+fn hugetlb(files: &Files, stats: &mut Stats) -> Result<()> {
     stats.hugetlb = files.hugetlb(|files, size| {
         let mut usage = files.number(&format!("hugetlb.{size}.rsvd.current"))?;
         if usage.is_none() {
@@ -67,8 +68,13 @@ fn pids(files: &Files, stats: &mut Stats) -> Result<()> {
     Ok(())
 }
 
+fn io(files: &Files, stats: &mut Stats) -> Result<()> {
+    let text = files.text("io.stat")?.unwrap_or_default();
+    io_entries(&text, &mut stats.blkio).ok_or_else(|| files.odd("io.stat", &text))
+}
+
 /// Lines `MAJOR:MINOR KEY=VALUE ...`.
-fn io(text: &str, blkio: &mut Blkio) -> Option<()> {
+fn io_entries(text: &str, blkio: &mut Blkio) -> Option<()> {
     for line in text.lines() {
         let mut words = line.split_whitespace();
         let Some((major, minor)) = words.next().and_then(|device| device.split_once(':')) else { continue };
@@ -95,10 +101,10 @@ mod tests {
     #[test]
     fn devices_are_told_in_the_words_of_v1() {
         let mut blkio = Blkio::default();
-        io("8:0 rbytes=10 wbytes=20 rios=1 wios=2 dbytes=0 dios=0\n7:0\n", &mut blkio).unwrap();
+        io_entries("8:0 rbytes=10 wbytes=20 rios=1 wios=2 dbytes=0 dios=0\n7:0\n", &mut blkio).unwrap();
         let entry = |op: &str, value| BlkioEntry { major: 8, minor: 0, op: op.into(), value };
         assert_eq!(blkio.io_service_bytes_recursive, [entry("Read", 10), entry("Write", 20)]);
         assert_eq!(blkio.io_serviced_recursive, [entry("Read", 1), entry("Write", 2)]);
-        assert!(io("8:0 rbytes=x", &mut blkio).is_none());
+        assert!(io_entries("8:0 rbytes=x", &mut blkio).is_none());
     }
 }

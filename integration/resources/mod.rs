@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::harness::{CGROUP_ROOT, Cmd, Container, Need, eventually, missing, runtime, suite};
+use crate::harness::{CGROUP_ROOT, Cmd, Container, Need, eventually, missing, on_v2, suite};
 use crate::systemd::calm;
 use crate::{deviates, needs, needs_vm, skip};
+
+mod disks;
+mod others;
 
 fn v2() -> bool {
     missing(&[Need::CgroupV2]).is_none()
@@ -19,6 +22,7 @@ fn drivers() -> &'static [bool] {
     if missing(&[Need::CgroupV2, Need::Systemd]).is_none() { &[false, true] } else { &[false] }
 }
 
+/// A container made by one of the drivers.
 fn container(systemd: bool, args: &[&str], resources: &Value) -> Container {
     let mut c = Container::with(args, |config| config["linux"]["resources"] = resources.clone());
     if systemd {
@@ -35,7 +39,7 @@ type Row<'a> = (&'a str, &'a str, &'a str, &'a str);
 #[track_caller]
 fn has(c: &Container, rows: &[Row]) {
     for (controller, file1, file2, want) in rows {
-        let file = if v2() { file2 } else { file1 };
+        let file = if on_v2(controller) { file2 } else { file1 };
         if file.is_empty() {
             continue;
         }
@@ -80,11 +84,53 @@ fn memory_is_set_and_changed() {
     );
 }
 
+/// On v1 with memory, on v2 alone.
+#[test]
+fn swap_is_set_and_changed() {
+    deviates!("crun", "knows other fields");
+    let file = Path::new(CGROUP_ROOT).join("memory/memory.memsw.limit_in_bytes");
+    if !on_v2("memory") && !file.exists() {
+        skip!("the kernel does not count swap");
+    }
+    set_and_changed(
+        &json!({"memory": {"limit": 67_108_864, "swap": 100_663_296}}),
+        &[
+            ("memory", "memory.limit_in_bytes", "memory.max", "67108864"),
+            ("memory", "memory.memsw.limit_in_bytes", "", "100663296"),
+            ("memory", "", "memory.swap.max", "33554432"),
+        ],
+        &json!({"memory": {"limit": 134_217_728, "swap": 134_217_728}}),
+        &[
+            ("memory", "memory.limit_in_bytes", "memory.max", "134217728"),
+            ("memory", "memory.memsw.limit_in_bytes", "", "134217728"),
+            ("memory", "", "memory.swap.max", "0"),
+        ],
+    );
+}
+
+/// With the usage: v1 gives nothing back then, and v2 would end processes if it was not asked to look before.
+#[test]
+fn a_limit_of_memory_below_the_usage_is_refused() {
+    deviates!("crun", "has other words");
+    needs!(Need::Controller("memory"));
+    let _calm = calm();
+    for &systemd in drivers() {
+        let first = json!({"memory": {"limit": 67_108_864}});
+        let c = container(systemd, &["memhog", "16777216", "--", "sleep"], &first);
+        c.started().wait_for("memory 16777216");
+        let low = json!({"memory": {"limit": 4_194_304, "checkBeforeUpdate": true}}).to_string();
+        let words = if on_v2("memory") { "rejecting memory limit 4194304 <= usage" } else { "current usage" };
+        c.command("update", ["--resources", "-"]).arg(&c.id).stdin(low).run().fails(words);
+        has(&c, &[("memory", "memory.limit_in_bytes", "memory.max", "67108864")]);
+        assert_eq!(c.status(), "running");
+    }
+}
+
 #[test]
 fn what_v1_alone_has_of_memory_is_set_and_changed() {
     deviates!("crun", "knows other fields");
     deviates!("runc", "has no kernelTCP since 1.2");
-    needs!(Need::CgroupV1);
+    needs!(Need::OnV1("memory"));
     set_and_changed(
         &json!({"memory": {"swappiness": 20, "disableOOMKiller": true, "kernelTCP": 16_777_216}}),
         &[
@@ -192,206 +238,6 @@ fn numbers_of_processes_are_set_and_changed() {
             &json!({"pids": {"limit": second}}),
             &[("pids", "pids.max", "pids.max", want)],
         );
-    }
-}
-
-/// A disk's numbers.
-fn disk() -> Option<(u64, u64)> {
-    let entries = fs::read_dir("/sys/block").ok()?.flatten();
-    let mut disks = entries.filter(|e| {
-        let name = e.file_name().to_string_lossy().into_owned();
-        !["loop", "ram", "zram", "fd", "sr", "dm-"].iter().any(|kind| name.starts_with(kind))
-    });
-    let text = fs::read_to_string(disks.next()?.path().join("dev")).ok()?;
-    let (major, minor) = text.trim().split_once(':')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
-}
-
-#[test]
-fn rates_of_disks_are_set_and_changed() {
-    deviates!("crun", "does not change them");
-    needs!(Need::Controller(if v2() { "io" } else { "blkio" }));
-    let Some((major, minor)) = disk() else { skip!("no disk") };
-    let rates = |rates: [u64; 4]| {
-        let one = |rate: u64| json!([{"major": major, "minor": minor, "rate": rate}]);
-        json!({"blockIO": {
-            "throttleReadBpsDevice": one(rates[0]), "throttleWriteBpsDevice": one(rates[1]),
-            "throttleReadIOPSDevice": one(rates[2]), "throttleWriteIOPSDevice": one(rates[3]),
-        }})
-    };
-    let wants = |rates: [u64; 4]| -> Vec<(&'static str, String)> {
-        let [r, w, ri, wi] = rates;
-        if v2() {
-            return vec![("io.max", format!("{major}:{minor} rbps={r} wbps={w} riops={ri} wiops={wi}"))];
-        }
-        let of = |rate| format!("{major}:{minor} {rate}");
-        vec![
-            ("blkio.throttle.read_bps_device", of(r)),
-            ("blkio.throttle.write_bps_device", of(w)),
-            ("blkio.throttle.read_iops_device", of(ri)),
-            ("blkio.throttle.write_iops_device", of(wi)),
-        ]
-    };
-    let (first, second) = ([1_048_576, 2_097_152, 300, 400], [1_048_577, 2_097_153, 301, 401]);
-    let _calm = calm();
-    for &systemd in drivers() {
-        let c = container(systemd, &["sleep"], &rates(first));
-        c.started();
-        let see = |wants: Vec<(&str, String)>| {
-            wants.iter().for_each(|(file, want)| assert_eq!(c.cgroup_file("blkio", file), *want, "{file}"));
-        };
-        see(wants(first));
-        c.command("update", ["--resources", "-"]).arg(&c.id).stdin(rates(second).to_string()).run().ok();
-        see(wants(second));
-    }
-}
-
-/// The scheduler's weight, or on v2 the general one of another range.
-#[test]
-fn weights_of_disks_are_set_and_changed() {
-    deviates!("crun", "has other files");
-    needs!(Need::Controller(if v2() { "io" } else { "blkio" }));
-    let _calm = calm();
-    for &systemd in drivers() {
-        let c = container(systemd, &["sleep"], &json!({}));
-        c.started();
-        let dir = Container::cgroup_of(c.pid(), "blkio");
-        let files: &[(&str, [&str; 2])] = if v2() {
-            &[("io.bfq.weight", ["~500", "~10"]), ("io.weight", ["~4950", "~1"])]
-        } else {
-            &[("blkio.weight", ["500", "10"]), ("blkio.bfq.weight", ["500", "10"])]
-        };
-        let set = |weight: u16| json!({"blockIO": {"weight": weight}});
-        let Some((file, wants)) = files.iter().find(|(file, _)| dir.join(file).exists()) else {
-            let fault = container(systemd, &["sleep"], &set(500));
-            fault.run().fails("linux.resources.blockIO.weight");
-            return;
-        };
-        let c = container(systemd, &["sleep"], &set(500));
-        c.started();
-        has(&c, &[("blkio", file, file, wants[0])]);
-        c.command("update", ["--blkio-weight", "10", &c.id]).run().ok();
-        has(&c, &[("blkio", file, file, wants[1])]);
-    }
-}
-
-/// Controllers that the host knows and does not use: in a mount namespace of its own they are.
-#[test]
-fn classes_and_priorities_of_networks_are_set() {
-    deviates!("crun", "looks for them in the usual place only");
-    deviates!("runc", "looks for them in the usual place only");
-    needs!(Need::CgroupV1, Need::Program("unshare"));
-    let free = || {
-        let known = fs::read_to_string("/proc/cgroups").unwrap_or_default();
-        ["net_cls", "net_prio"].iter().all(|name| known.lines().any(|line| line.starts_with(&format!("{name}\t0\t"))))
-    };
-    if !free() {
-        skip!("the controllers are mounted elsewhere, or missing");
-    }
-    let resources = json!({
-        "network": {"classID": 1_048_577, "priorities": [{"name": "lo", "priority": 3}]},
-    });
-    let c = container(false, &["sleep"], &resources);
-    let script = r#"
-        set -e
-        mount -t cgroup -o net_cls,net_prio none "$1"
-        "$2" --root "$3" run --detach --pid-file "$7" --bundle "$4" "$5" </dev/null >/dev/null
-        cd "$1$6"
-        echo "class $(cat net_cls.classid)"
-        echo "priority $(grep '^lo ' net_prio.ifpriomap)"
-        cd /
-        "$2" --root "$3" delete --force "$5"
-        rmdir "$1"/vessel-test-* || true
-        umount "$1"
-    "#;
-    let dir = c.path("cgroups");
-    fs::create_dir(&dir).unwrap();
-    let mut cmd = Cmd::new("unshare").args(["--mount", "sh", "-c", script, "sh"]).env("VESSEL_TEST", c.dir.as_os_str());
-    for path in [dir.as_path(), runtime(), &c.root(), &c.bundle()] {
-        cmd = cmd.arg(path);
-    }
-    let out = cmd.arg(&c.id).arg(c.cgroups_path()).arg(c.path("pid")).run().ok();
-    c.wait_exit();
-    // The hierarchy outlives a mount that ends while the kernel still takes away the cgroup.
-    eventually("the end of the hierarchy", || {
-        let again = r#"mount -t cgroup -o net_cls,net_prio none "$1" && umount "$1""#;
-        free().then_some(()).or_else(|| {
-            Cmd::new("unshare").args(["--mount", "sh", "-c", again, "sh"]).arg(&dir).run();
-            None
-        })
-    });
-    assert_eq!(out.value("class"), "1048577");
-    assert_eq!(out.value("priority"), "lo 3");
-}
-
-#[test]
-fn huge_pages_of_v2_are_set_and_changed() {
-    needs_vm!(Need::CgroupV2, Need::Controller("hugetlb"), Need::File("/sys/kernel/mm/hugepages/hugepages-2048kB"));
-    fs::write("/proc/sys/vm/nr_hugepages", "8").unwrap();
-    let pages = |bytes: u64| json!({"hugepageLimits": [{"pageSize": "2MB", "limit": bytes}]});
-    set_and_changed(
-        &pages(4_194_304),
-        &[("", "", "hugetlb.2MB.max", "4194304"), ("", "", "hugetlb.2MB.rsvd.max", "4194304")],
-        &pages(2_097_152),
-        &[("", "", "hugetlb.2MB.max", "2097152"), ("", "", "hugetlb.2MB.rsvd.max", "2097152")],
-    );
-    fs::write("/proc/sys/vm/nr_hugepages", "0").unwrap();
-}
-
-#[test]
-fn sizes_of_huge_pages_that_are_not_there_are_told() {
-    needs_vm!(Need::CgroupV2, Need::Controller("hugetlb"));
-    let c = container(false, &["sleep"], &json!({"hugepageLimits": [{"pageSize": "3MB", "limit": 0}]}));
-    c.run().fails("hugepageLimits[0]").fails("hugetlb.3MB");
-    c.nothing_left();
-}
-
-/// What `misc` counts are keys of encrypted machines, which an emulated one has none of.
-#[test]
-fn misc_is_set_by_the_names_of_its_files() {
-    needs_vm!(Need::CgroupV2, Need::Controller("misc"));
-    let capacity = fs::read_to_string(Path::new(CGROUP_ROOT).join("misc.capacity")).unwrap_or_default();
-    let name = capacity.split_whitespace().next().unwrap_or("sev").to_owned();
-    let c = container(false, &["sleep"], &json!({"unified": {"misc.max": format!("{name} 1")}}));
-    if capacity.is_empty() {
-        c.run().fails("linux.resources.unified.misc.max").fails("misc.max");
-        c.nothing_left();
-        return;
-    }
-    c.started();
-    has(&c, &[("", "", "misc.max", &format!("~{name} 1"))]);
-}
-
-#[test]
-fn pressure_of_v2_is_told() {
-    deviates!("crun", "has no events");
-    needs_vm!(Need::CgroupV2, Need::Controller("memory"), Need::File("/proc/pressure/cpu"));
-    let _calm = calm();
-    for &systemd in drivers() {
-        let c = container(systemd, &["sleep"], &json!({}));
-        c.started();
-        let event = c.command("events", ["--stats", &c.id]).run().ok().json();
-        for part in ["cpu", "memory", "blkio"] {
-            assert!(event["data"][part]["psi"].is_object(), "{part} in {event}");
-        }
-    }
-}
-
-/// In the kernel's words and the field's.
-#[test]
-fn controllers_that_are_not_there_are_named() {
-    deviates!("runc", "has other words");
-    deviates!("crun", "leaves a cgroup behind");
-    for (controller, resources, field) in [
-        ("hugetlb", json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 0}]}), "hugepageLimits[0]"),
-        ("rdma", json!({"rdma": {"mlx5_1": {"hcaHandles": 3}}}), "rdma.mlx5_1"),
-        ("cpuset", json!({"cpu": {"cpus": "0"}}), "cpu.cpus"),
-    ] {
-        if missing(&[Need::Controller(controller)]).is_some() {
-            let c = container(false, &["sleep"], &resources);
-            c.run().fails(&format!("linux.resources.{field}: cannot set {controller} limit"));
-            c.nothing_left();
-        }
     }
 }
 
