@@ -137,6 +137,18 @@ fn kill_reaches_init_where_there_is_no_cgroup() {
 }
 
 #[test]
+fn kill_of_all_takes_a_stopped_container_with_a_cgroup_or_without() {
+    deviates!("crun", "has other words");
+    for c in [Container::new(["sleep"]), Container::rootless(["sleep"])] {
+        c.started();
+        c.kill("KILL").ok();
+        c.wait_status("stopped");
+        c.kill("0").exits(1).fails("not running");
+        c.command("kill", ["--all", &c.id, "0"]).run().ok();
+    }
+}
+
+#[test]
 fn the_program_ignores_no_signal_that_its_caller_does() {
     deviates!("runc", "hands them on");
     let c = Container::new(["status"]);

@@ -320,8 +320,15 @@ pub fn kill(host: &Host, id: &str, signal: i32, all: bool) -> Result<()> {
         }
         // Without a cgroup only init is known.
     }
-    let Some(init) = state.init()? else { return Err(Error::of(Cause::State, format!("container not running: {id}"))) };
-    send(&init, signal)?;
+    let sent = match state.init()? {
+        Some(init) => send(&init, signal),
+        None => Err(Error::of(Cause::State, format!("container not running: {id}"))),
+    };
+    match sent {
+        // Every process that is left, which are none, has it.
+        Err(e) if all && e.cause() == Cause::State => return Ok(()),
+        sent => sent?,
+    }
     if signal == libc::SIGKILL && !cgroup.unified && cgroup.frozen()? {
         // A v1 freezer holds even SIGKILL back.
         cgroup.thaw()?;
