@@ -6,15 +6,15 @@ use crate::harness::{Cmd, Container, Need, missing};
 use crate::{deviates, needs, skip};
 
 /// A profile that the kernel has while this lives: all is allowed but to write `/forbidden`.
-struct Profile {
-    name: String,
+pub struct Profile {
+    pub name: String,
     text: String,
 }
 
 impl Profile {
     /// The name is the container's with `suffix`.
     #[track_caller]
-    fn load(c: &Container, suffix: &str) -> Profile {
+    pub fn load(c: &Container, suffix: &str) -> Profile {
         let name = format!("{}-{suffix}", c.id);
         let rules = "file, capability, network, mount, umount, pivot_root, signal, ptrace, unix, dbus, \
                      deny /forbidden w,";
@@ -25,7 +25,7 @@ impl Profile {
     }
 
     /// What the kernel shows of a process in the profile.
-    fn shown(&self) -> String {
+    pub fn shown(&self) -> String {
         format!("apparmor/current {} (enforce)", self.name)
     }
 }
@@ -36,7 +36,7 @@ impl Drop for Profile {
     }
 }
 
-const LOADER: Need = Need::Program("apparmor_parser");
+pub const LOADER: Need = Need::Program("apparmor_parser");
 const LOOK: [&str; 6] = ["label", "--", "try-write", "/forbidden", "x", "--"];
 
 fn set(profile: &str) -> impl FnOnce(&mut Value) {

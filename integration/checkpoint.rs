@@ -8,7 +8,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Cmd, ConsoleSocket, Container, Need, Output, Pty, eventually, read_until};
+use crate::apparmor::{LOADER, Profile};
+use crate::harness::{Cmd, ConsoleSocket, Container, Need, Output, Pty, eventually, missing, read_until};
 use crate::{deviates, needs};
 
 /// The verbs of a program that says "before", and "after" once the file /tmp/go is there.
@@ -449,14 +450,107 @@ fn a_scope_of_systemds_is_made_again() {
     let mut c = program(PROGRAM);
     let name = c.id.clone();
     c.global(&["--systemd-cgroup"]);
-    c.edit(|config| config["linux"]["cgroupsPath"] = json!(format!("system.slice:vessel:{name}")));
+    c.edit(|config| {
+        config["linux"]["cgroupsPath"] = json!(format!("system.slice:vessel:{name}"));
+        config["linux"]["resources"] = json!({
+            "memory": {"limit": 67_108_864}, "pids": {"limit": 32}, "cpu": {"quota": 50_000, "period": 100_000}
+        });
+    });
     c.started().wait_for("before");
     let scope = format!("vessel-{name}.scope");
-    assert!(Container::cgroup_of(c.pid(), "").ends_with(&scope));
+    let look = |c: &Container| {
+        assert!(Container::cgroup_of(c.pid(), "").ends_with(&scope));
+        for (file, want) in [("memory.max", "67108864"), ("pids.max", "32"), ("cpu.max", "50000 100000")] {
+            assert_eq!(c.cgroup_file("", file), want, "{file}");
+        }
+        let show = |name| Cmd::new("systemctl").args(["show", "--value", "--property", name, &scope]).run().ok().stdout;
+        for (name, want) in [("TasksMax", "32"), ("MemoryMax", "67108864"), ("CPUQuotaPerSecUSec", "500ms")] {
+            assert_eq!(show(name).trim(), want, "{name}");
+        }
+        // Nobody but the container's own is in it.
+        assert_eq!(c.cgroup_file("", "cgroup.procs"), c.pid().to_string());
+        let out = c.exec(["open", "/dev/null", "rw"]);
+        assert!(out.stdout.starts_with("open ok"), "{out}");
+    };
+    look(&c);
+    checkpoint(&c, &[]).ok();
+    assert_eq!(Cmd::new("systemctl").args(["is-active", &scope]).run().stdout.trim(), "inactive");
+    restore(&c);
+    look(&c);
+    Cmd::new("systemctl").arg("daemon-reload").run().ok();
+    look(&c);
+    goes_on(&c);
+}
+
+/// Binds are the host's: the configuration to restore by must have them. What has files of its own is saved.
+#[test]
+fn mounts_that_were_added_are_there_again() {
+    needs!(Need::Criu);
+    deviates!("runc", "has no such command");
+    deviates!("crun", "takes no standard input");
+    let mut c = program(PROGRAM);
+    c.edit(|config| config["root"]["readonly"] = json!(false));
+    for dir in ["one", "two"] {
+        fs::create_dir(c.path(dir)).unwrap();
+        fs::write(c.path(dir).join("file"), dir).unwrap();
+    }
+    c.started().wait_for("before");
+    let bind = |name: &str| json!({"destination": format!("/added/{name}"), "type": "bind", "source": c.path(name), "options": ["rbind"]});
+    let change = |how: &str, mounts: Value| {
+        c.command("mounts", [how, &c.id, "-"]).stdin(mounts.to_string()).run().ok();
+    };
+    let scratch = json!({"destination": "/scratch", "type": "tmpfs", "source": "tmpfs", "options": ["size=64k"]});
+    let (one, two) = (bind("one"), bind("two"));
+    change("add", json!([one, two, scratch]));
+    c.exec(["write", "/scratch/saved", "with the container"]).ok();
+    change("remove", json!([two]));
+    checkpoint(&c, &[]).ok();
+    restore_cmd(&c, &["--detach"]).run().fails("/added/one was mounted while the container ran");
+    c.nothing_left();
+    c.edit(|config| mounts(config).push(one.clone()));
+    restore(&c);
+    let out = c.exec(["cat", "/added/one/file", "--", "cat", "/scratch/saved"]).ok();
+    assert_eq!(out.stdout, "onewith the container");
+    c.exec(["cat", "/added/two/file"]).exits(1);
+    goes_on(&c);
+}
+
+#[test]
+fn a_container_is_restored_into_another_profile() {
+    needs!(Need::Criu, Need::AppArmor, LOADER);
+    let mut c = program(PROGRAM);
+    let (first, second) = (Profile::load(&c, "first"), Profile::load(&c, "second"));
+    c.edit(|config| config["process"]["apparmorProfile"] = json!(first.name));
+    c.started().wait_for("before");
+    let profile = |c: &Container| fs::read_to_string(format!("/proc/{}/attr/apparmor/current", c.pid())).unwrap();
+    assert_eq!(profile(&c).trim(), format!("{} (enforce)", first.name));
     checkpoint(&c, &[]).ok();
     restore(&c);
-    assert!(Container::cgroup_of(c.pid(), "").ends_with(&scope));
+    assert_eq!(profile(&c).trim(), format!("{} (enforce)", first.name));
+    checkpoint(&c, &[]).ok();
+    let _ = fs::remove_file(c.path("pid"));
+    c.create_with(restore_cmd(&c, &["--detach", "--lsm-profile", &format!("apparmor:{}", second.name)])).ok();
+    assert_eq!(profile(&c).trim(), format!("{} (enforce)", second.name));
     goes_on(&c);
+}
+
+#[test]
+fn labels_of_modules_that_are_off_are_refused() {
+    deviates!("runc", "leaves them out");
+    deviates!("crun", "leaves them out");
+    let c = program("sleep");
+    let refused = |flag: &str, value: &str, words: &str| {
+        c.command("restore", ["--detach", flag, value, &c.id]).run().fails(words);
+    };
+    refused("--lsm-profile", "smack:x", "--lsm-profile must be apparmor:PROFILE or selinux:LABEL");
+    refused("--lsm-profile", "apparmor:", "--lsm-profile must be");
+    if missing(&[Need::AppArmor]).is_some() {
+        refused("--lsm-profile", "apparmor:x", "--lsm-profile: apparmor is not enabled");
+    }
+    if missing(&[Need::Selinux]).is_some() {
+        refused("--lsm-profile", "selinux:system_u:system_r:container_t:s0", "--lsm-profile: selinux is not enabled");
+        refused("--lsm-mount-context", "system_u:object_r:container_file_t:s0", "selinux is not enabled");
+    }
 }
 
 #[test]

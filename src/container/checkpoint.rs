@@ -20,6 +20,8 @@ use crate::{log, sys};
 
 /// What the standard streams were, for `restore`: runc's file.
 pub(super) const DESCRIPTORS: &str = "descriptors.json";
+/// The places of the binds that `mounts add` had made, for `restore` to look for them in config.json.
+pub(super) const ADDED: &str = "added-mounts.json";
 /// What is bound on masked files.
 pub(super) const NULL: &str = "/dev/null";
 
@@ -61,9 +63,9 @@ pub(super) fn checkpoint(host: &Host, request: &CheckpointRequest) -> Result<()>
     if !request.pre_dump {
         mounts(&state, &config, &mut options)?;
         let streams = streams(&state, &mut options)?;
-        let text = serde_json::to_vec(&streams).map_err(|e| Error::new(e.to_string()))?;
-        let path = request.criu.images.join(DESCRIPTORS);
-        std::fs::write(&path, text).context(|| format!("cannot write {}", path.display()))?;
+        write_json(&request.criu.images.join(DESCRIPTORS), &streams)?;
+        let added: Vec<_> = state.vessel.added.iter().map(|bind| &bind.place).collect();
+        write_json(&request.criu.images.join(ADDED), &added)?;
     }
     let work_directory = work_directory(&request.criu, &mut options)?;
     let log = log_file(&request.criu, &options);
@@ -79,6 +81,11 @@ pub(super) fn checkpoint(host: &Host, request: &CheckpointRequest) -> Result<()>
     })?;
     drop((work_directory, kept));
     if request.leave_running || request.pre_dump { Ok(()) } else { finish(&entry, &state) }
+}
+
+fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_vec(value).map_err(|e| Error::new(e.to_string()))?;
+    std::fs::write(path, text).context(|| format!("cannot write {}", path.display()))
 }
 
 /// Removes the container, whose processes CRIU has ended.
@@ -215,7 +222,8 @@ fn mounts(state: &State, config: &Config, options: &mut Options) -> Result<()> {
     let table = std::fs::read_to_string(&path).context(|| format!("cannot read {path}"))?;
     let bundle = Path::new(&state.vessel.bundle);
     let cgroup = &state.vessel.cgroup;
-    let externals = rootfs::externals(config, bundle, &cgroup_mounts(cgroup), cgroup.unified);
+    let mut externals = rootfs::externals(config, bundle, &cgroup_mounts(cgroup), cgroup.unified);
+    externals.extend(state.vessel.added.iter().cloned());
     let mut found = Vec::new();
     for External { place, recursive, .. } in externals {
         if let Some((at, _)) = rootfs::locate(root.as_fd(), &place)? {

@@ -277,6 +277,7 @@ fn first_state(spec: &Spec, bundle: &Path, request: &CreateRequest, cgroup: &Cgr
         namespace_paths: BTreeMap::new(),
         external_descriptors: if terminal { Vec::new() } else { standard_streams() },
         vessel: Own {
+            added: Vec::new(),
             oci_version: spec.version().clone(),
             bundle: bundle.to_string_lossy().into_owned(),
             annotations,

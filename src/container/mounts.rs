@@ -26,7 +26,7 @@ pub enum MountsChange {
 /// Changes the mounts of a container; `mounts` is JSON, in the shape of `mounts` in config.json.
 pub(super) fn mounts(host: &Host, id: &str, change: MountsChange, mounts: &str) -> Result<()> {
     let entry = store::open_locked(host, id)?;
-    let state = entry.state()?;
+    let mut state = entry.state()?;
     if matches!(state.status(&entry)?, Status::Stopped | Status::Creating) {
         return Err(Error::of(Cause::State, format!("container not running: {id}")));
     }
@@ -64,7 +64,18 @@ pub(super) fn mounts(host: &Host, id: &str, change: MountsChange, mounts: &str) 
             Work::Remove(config.spec.mounts().iter().flatten().map(|m| m.destination().clone()).collect())
         }
     };
-    visit(&init, kinds, work, &state)
+    visit(&init, kinds, work, &state)?;
+    // For a checkpoint, which is to leave them out.
+    let binds = rootfs::binds(&config, Path::new(&state.vessel.bundle));
+    let before = state.vessel.added.clone();
+    match change {
+        MountsChange::Add => state.vessel.added.extend(binds),
+        MountsChange::Remove => {
+            let gone = |place: &Path| config.spec.mounts().iter().flatten().any(|m| m.destination() == place);
+            state.vessel.added.retain(|bind| !gone(&bind.place) && !binds.iter().any(|b| b.place == bind.place));
+        }
+    }
+    if state.vessel.added == before { Ok(()) } else { entry.write_state(&state) }
 }
 
 /// Has a process do something in the container's namespaces.

@@ -1,13 +1,13 @@
 //! `restore`: makes a container anew from the files of a checkpoint, by CRIU.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
 use oci_spec::runtime::LinuxNamespaceType;
 
 use super::checkpoint::{
-    DESCRIPTORS, NULL, common, directory, external, joined_name, log_file, open_directory, warn_rootless,
+    ADDED, DESCRIPTORS, NULL, common, directory, external, joined_name, log_file, open_directory, warn_rootless,
 };
 use super::ground::{Ground, Opener, Rollback, cgroup_mounts, lay};
 use super::mounts::visit;
@@ -20,11 +20,12 @@ use crate::console;
 use crate::criu::{
     CgroupMode, CgroupRoot, Criu, Event, FIRST_INHERITED, InheritFd, JoinNamespace, Launch, Options, Work as CriuWork,
 };
-use crate::error::{Context, Error, Result};
+use crate::error::{Cause, Context, Error, Result};
 use crate::foreground::{self, Signals};
 use crate::init::visit::Work;
 use crate::namespaces::{self, Plan};
 use crate::rootfs::{self, External};
+use crate::security::{apparmor, selinux};
 use crate::spec::Config;
 use crate::{idmap, log, sys};
 
@@ -53,6 +54,7 @@ impl Restored {
 /// Restores a container. On failure nothing of it is left.
 pub(super) fn make(host: &Host, request: &RestoreRequest) -> Result<Restored> {
     warn_rootless();
+    check_labels(request)?;
     let create = &request.run.create;
     let images = request.criu.images.canonicalize().context(|| cannot_find(&request.criu.images))?;
     let streams = streams(&images)?;
@@ -75,7 +77,7 @@ pub(super) fn make(host: &Host, request: &RestoreRequest) -> Result<Restored> {
         lsm_mount_context: request.lsm_mount_context.clone(),
         ..common(&request.criu, "restore.log", &config)
     };
-    mounts(&state, &config, &mut options)?;
+    mounts(&state, &config, &images, &mut options)?;
     for (number, key) in (0..).zip(streams).filter(|(_, key)| key.starts_with("pipe:") || key.starts_with("file[")) {
         options.inherit_fd.push(InheritFd { key, fd: number });
     }
@@ -136,6 +138,25 @@ pub(super) fn make(host: &Host, request: &RestoreRequest) -> Result<Restored> {
     let pidfd = pidfd.ok_or_else(|| Error::new("criu has restored no process"))?;
     rollback.call_off();
     Ok(Restored { entry, state, pidfd, terminal })
+}
+
+/// CRIU says nothing of labels for a security module that is off, and leaves them out.
+fn check_labels(request: &RestoreRequest) -> Result<()> {
+    let profile = request.lsm_profile.as_deref().map(|profile| profile.split_once(':').unwrap_or_default());
+    let enabled = match profile {
+        None => true,
+        Some(("apparmor", name)) if !name.is_empty() => apparmor::is_enabled(),
+        Some(("selinux", label)) if !label.is_empty() => selinux::is_enabled(),
+        Some(_) => return Err(Error::of(Cause::Usage, "--lsm-profile must be apparmor:PROFILE or selinux:LABEL")),
+    };
+    if !enabled {
+        let kind = profile.unwrap_or_default().0;
+        return Err(Error::new(format!("--lsm-profile: {kind} is not enabled in this kernel")));
+    }
+    if request.lsm_mount_context.is_some() && !selinux::is_enabled() {
+        return Err(Error::new("--lsm-mount-context: selinux is not enabled in this kernel"));
+    }
+    Ok(())
 }
 
 fn cannot_find(images: &Path) -> String {
@@ -257,14 +278,29 @@ fn joined<'a>(plan: &'a Plan, options: &mut Options) -> Result<Vec<BorrowedFd<'a
     Ok(inherit)
 }
 
+/// The places of the binds that the container had beside those of its configuration. Where they come from is not read
+/// from the images, which may be anybody's.
+fn added(images: &Path) -> Result<Vec<PathBuf>> {
+    let path = images.join(ADDED);
+    match std::fs::read_to_string(&path) {
+        // Other runtimes write none.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        text => serde_json::from_str(&text.context(|| format!("cannot read {}", path.display()))?)
+            .map_err(|e| Error::new(format!("{}: {e}", path.display()))),
+    }
+}
+
 /// Tells CRIU where the mounts are that belong to the host.
-fn mounts(state: &State, config: &Config, options: &mut Options) -> Result<()> {
+fn mounts(state: &State, config: &Config, images: &Path, options: &mut Options) -> Result<()> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").context(|| "cannot read /proc/self/mountinfo")?;
     let cgroup = &state.vessel.cgroup;
     let bundle = Path::new(&state.vessel.bundle);
-    for External { place, source, recursive } in
-        rootfs::externals(config, bundle, &cgroup_mounts(cgroup), cgroup.unified)
-    {
+    let externals = rootfs::externals(config, bundle, &cgroup_mounts(cgroup), cgroup.unified);
+    if let Some(place) = added(images)?.iter().find(|&place| externals.iter().all(|e| e.place != *place)) {
+        let text = format!("{} was mounted while the container ran, and config.json does not have it", place.display());
+        return Err(Error::new(text).hint("add the bind that is to be there to mounts"));
+    }
+    for External { place, source, recursive } in externals {
         // CRIU takes no path with links, dots or double slashes.
         let source = source.canonicalize().unwrap_or(source);
         options.ext_mnt.push(external(&place, &source)?);

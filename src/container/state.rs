@@ -11,6 +11,7 @@ use super::View;
 use super::store::Entry;
 use crate::cgroups::Cgroup;
 use crate::error::{Cause, Context, Error, Result};
+use crate::rootfs::External;
 use crate::{rdt, sys};
 
 /// state.json. The first group of keys is runc's.
@@ -53,6 +54,9 @@ pub(super) struct Own {
     /// The resources in effect, as JSON; none while they are those of the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) resources: Option<serde_json::Value>,
+    /// The binds that `mounts add` has made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) added: Vec<External>,
     /// Its group in resctrl.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) rdt: Option<rdt::Group>,

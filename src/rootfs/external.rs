@@ -9,6 +9,7 @@ use libc::{MS_BIND, MS_REC, MS_REMOUNT};
 use oci_spec::runtime::{LinuxNamespaceType, Mount as Entry};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use serde::{Deserialize, Serialize};
 
 use super::bind::kind;
 use super::filesystem::FileSystem;
@@ -22,7 +23,7 @@ use crate::spec::Config;
 use crate::spec::options::Options;
 
 /// A mount of the host's in a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct External {
     /// Where the configuration wants it.
     pub place: PathBuf,
@@ -49,9 +50,8 @@ pub fn externals(config: &Config, bundle: &Path, cgroups: &[CgroupMount], unifie
         if options.flags & MS_REMOUNT != 0 {
             continue;
         }
-        if typ == "bind" || options.flags & MS_BIND != 0 {
-            let source = bundle.join(entry.source().as_deref().unwrap_or(Path::new("")));
-            all.push(External { place, source, recursive: options.flags & MS_REC != 0 });
+        if let Some(bind) = bound_at(entry, &place, bundle) {
+            all.push(bind);
         } else if typ == "cgroup" && bound {
             let v2 = |host: &&CgroupMount| host.hierarchy.is_empty();
             all.extend(cgroups.iter().filter(|host| v2(host) == unified).filter_map(|host| {
@@ -63,6 +63,24 @@ pub fn externals(config: &Config, bundle: &Path, cgroups: &[CgroupMount], unifie
     let nodes = devices::paths(linux.devices().as_deref().unwrap_or_default());
     all.extend(nodes.map(|path| External { place: clean(&path), source: path, recursive: false }));
     all
+}
+
+/// The binds among the mounts of a configuration.
+pub fn binds(config: &Config, bundle: &Path) -> Vec<External> {
+    let root = config.spec.root().as_ref().map(|root| clean(&bundle.join(root.path())));
+    let mounts = config.spec.mounts().iter().flatten();
+    mounts.filter_map(|entry| bound_at(entry, &place(entry, root.as_deref()), bundle)).collect()
+}
+
+fn bound_at(entry: &Entry, place: &Path, bundle: &Path) -> Option<External> {
+    let flags = Options::parse(entry.options().as_deref().unwrap_or_default()).flags;
+    let bind = entry.typ().as_deref() == Some("bind") || flags & MS_BIND != 0;
+    let source = bundle.join(entry.source().as_deref().unwrap_or(Path::new("")));
+    (bind && flags & MS_REMOUNT == 0).then(|| External {
+        place: place.to_path_buf(),
+        source,
+        recursive: flags & MS_REC != 0,
+    })
 }
 
 /// The place of a mount in the root. Other runtimes take a destination by its path on the host, too.
