@@ -155,6 +155,19 @@ fn a_bound_dev_is_left_alone() {
     assert!(fs::metadata(c.path("dev/ptmx")).unwrap().file_type().is_file());
 }
 
+#[test]
+fn a_configured_ptmx_is_that_of_the_container_also_where_nodes_are_bound() {
+    deviates!("crun", "binds the host's");
+    let configured = |mut c: Container| {
+        c.edit(|config| {
+            config["linux"]["devices"] = json!([{"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2}]);
+        });
+        c.run().ok().line("link pts/ptmx");
+    };
+    configured(Container::new(["readlink", "/dev/ptmx"]));
+    configured(Container::rootless(["readlink", "/dev/ptmx"]));
+}
+
 /// Without a mount on /dev they are made in the image's.
 #[test]
 fn devices_are_made_in_the_root_itself() {

@@ -149,6 +149,24 @@ fn kill_of_all_takes_a_stopped_container_with_a_cgroup_or_without() {
 }
 
 #[test]
+fn a_container_whose_processes_nothing_holds_together_is_a_warning() {
+    deviates!("runc" before 1.2, "says nothing");
+    deviates!("crun", "says nothing");
+    let mut c = Container::rootless(["echo", "ran"]);
+    assert_eq!(c.run().ok().line("ran").stderr, "");
+    c.edit(|config| {
+        config["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "pid");
+        // A proc of its own takes a pid namespace of its own.
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        let proc = mounts.iter_mut().find(|m| m["destination"] == "/proc").unwrap();
+        *proc = json!({"destination": "/proc", "source": "/proc", "options": ["rbind", "nosuid", "nodev", "noexec"]});
+    });
+    let out = c.run().ok().line("ran");
+    let warned = |line: &str| line.contains("level=warning") && line.contains("is strongly discouraged");
+    assert!(out.stderr.lines().any(warned), "{out}");
+}
+
+#[test]
 fn the_program_ignores_no_signal_that_its_caller_does() {
     deviates!("runc", "hands them on");
     let c = Container::new(["status"]);

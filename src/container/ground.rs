@@ -175,6 +175,10 @@ pub(super) fn lay(host: &Host, request: &CreateRequest, opener: Opener) -> Resul
     Ok(Ground { rollback, entry, state, config, plan, root, cgroup })
 }
 
+/// What an ordinary user is told of a container whose processes nothing holds together.
+const UNTRACKED: &str = "the container has neither a cgroup nor a pid namespace of its own, so that only its init can be \
+    killed. Such configuration is strongly discouraged: give it a pid namespace, or a cgroup that you may write to";
+
 /// The limits of the container, and who gets its cgroup.
 #[derive(Clone, Copy)]
 pub(super) struct Limits<'a> {
@@ -197,6 +201,9 @@ impl<'a> Limits<'a> {
         self.entry.claim_cgroup()?;
         rollback.cgroup = Some(cgroup.clone());
         cgroup.apply(resources, pids_limit)?;
+        if cgroup.rootless && cgroup.dirs.is_empty() && !state.vessel.pid_namespace {
+            log::warn(UNTRACKED);
+        }
         if let Some(uid) = self.owner {
             cgroup.delegate(uid)?;
         }
