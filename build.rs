@@ -2,6 +2,9 @@
 
 use std::process::Command;
 
+/// Those that src/sys/libc_start.rs is made for.
+const GLIBC: [&str; 2] = ["2.36", "2.41"];
+
 fn main() {
     println!("cargo:rerun-if-changed=.git/HEAD");
     println!("cargo:rerun-if-changed=.git/logs/HEAD");
@@ -10,9 +13,13 @@ fn main() {
     let target = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
     let is_static = target("FEATURE").split(',').any(|feature| feature == "crt-static");
     let is_release = std::env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    println!("cargo:rustc-check-cfg=cfg(glibc_start)");
     // See vessel_start in src/sys/entry.rs.
     if target("ARCH") == "x86_64" && target("ENV") == "gnu" && is_static {
         println!("cargo:rustc-link-arg-bins=-Wl,-e,vessel_start");
+        if glibc().is_some_and(|version| GLIBC.contains(&version.as_str())) {
+            println!("cargo:rustc-cfg=glibc_start");
+        }
         if is_release {
             // A page fault maps the 64 KiB around it, of the address space and of a large folio of the file alike: both
             // in step map the least.
@@ -31,4 +38,14 @@ fn main() {
         println!("cargo:rustc-link-arg-bins=-s");
     }
     println!("cargo:rustc-env=VESSEL_COMMIT={}", commit.as_deref().unwrap_or("unknown").trim());
+}
+
+/// The version of the static C library, by what it tells of itself.
+fn glibc() -> Option<String> {
+    let output = Command::new("cc").arg("-print-file-name=libc.a").output().ok()?;
+    let library = std::fs::read(String::from_utf8(output.stdout).ok()?.trim()).ok()?;
+    let before = b"stable release version ";
+    let at = library.windows(before.len()).position(|bytes| bytes == before)? + before.len();
+    let version = library[at..].iter().map(|byte| char::from(*byte));
+    Some(version.take_while(|c| c.is_ascii_digit() || *c == '.').collect::<String>().trim_end_matches('.').to_owned())
 }

@@ -7,6 +7,11 @@
 #[allow(unsafe_code)]
 mod entry;
 
+#[cfg(glibc_start)]
+#[path = "sys/libc_start.rs"]
+#[allow(unsafe_code)]
+mod libc_start;
+
 /// All that `main` does beside what the runtime of Rust would have done. Returns the exit code.
 fn run() -> u8 {
     vessel::cli::main()

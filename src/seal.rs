@@ -65,7 +65,7 @@ fn overlay() -> Result<(OwnedFd, CString)> {
 /// The layers of the overlay, the directory of the binary on top. The kernel asks for two where none can be written, and
 /// neither may lie in the other.
 fn layers(dir: &Path) -> PathBuf {
-    let second = if dir.starts_with("/sys") { "/dev" } else { "/sys" };
+    let second = if dir.starts_with("/sys") { b":/dev" } else { early::ELSEWHERE.to_bytes() };
     let mut text = Vec::new();
     for &byte in dir.as_os_str().as_bytes() {
         if matches!(byte, b'\\' | b':') {
@@ -73,8 +73,7 @@ fn layers(dir: &Path) -> PathBuf {
         }
         text.push(byte);
     }
-    text.push(b':');
-    text.extend(second.as_bytes());
+    text.extend(second);
     PathBuf::from(std::ffi::OsString::from_vec(text))
 }
 
@@ -127,9 +126,11 @@ mod tests {
 
     #[test]
     fn layers_are_escaped_and_never_overlap() {
-        for (dir, want) in
-            [("/usr/bin", "/usr/bin:/sys"), ("/odd:dir\\x", "/odd\\:dir\\\\x:/sys"), ("/sys/fs", "/sys/fs:/dev")]
-        {
+        for (dir, want) in [
+            ("/usr/bin", "/usr/bin:/sys/class"),
+            ("/odd:dir\\x", "/odd\\:dir\\\\x:/sys/class"),
+            ("/sys/fs", "/sys/fs:/dev"),
+        ] {
             assert_eq!(layers(Path::new(dir)).as_os_str(), OsStr::new(want));
         }
     }

@@ -29,6 +29,9 @@ pub const fn is_our_overlay(f_type: i64, f_flags: i64) -> bool {
     f_type == MAGIC && f_flags & FLAGS == FLAGS
 }
 
+/// The second layer, which is there in any case. Nothing is mounted below it: that would be locked in a user namespace,
+/// and what it covers must not come to light there.
+pub const ELSEWHERE: &std::ffi::CStr = c":/sys/class";
 /// The longest text that fsconfig(2) takes, with its end.
 const LONGEST: usize = 256;
 const FSCONFIG_SET_STRING: usize = 1;
@@ -126,12 +129,10 @@ unsafe fn seal(arguments: *const usize, environment: *const usize) {
     }
     // SAFETY: the texts end in zero and outlive the calls; the lists are the kernel's.
     unsafe {
-        let context = call(libc::SYS_fsopen, c"overlay".as_ptr() as usize, 1, 0, 0, 0);
-        if context < 0 {
-            return;
-        }
-        let mount = make(context as usize, layers);
-        call(libc::SYS_close, context as usize, 0, 0, 0, 0);
+        let mount = match make(layers) {
+            NOT_PERMITTED => make_in_user_namespace(layers),
+            mount => mount,
+        };
         if mount < 0 {
             return;
         }
@@ -166,7 +167,7 @@ unsafe fn lower_layers(path: *const u8, layers: *mut u8) -> usize {
         let mut to = 0;
         for i in 0..slash {
             let byte = path.add(i).read_volatile();
-            if to + 8 > LONGEST {
+            if to + 2 + ELSEWHERE.count_bytes() + 1 > LONGEST {
                 return 0;
             }
             if byte == b'\\' || byte == b':' {
@@ -178,8 +179,8 @@ unsafe fn lower_layers(path: *const u8, layers: *mut u8) -> usize {
         }
         let at = |i: usize| path.add(i).read_volatile();
         let in_sys = slash >= 4 && at(1) == b's' && at(2) == b'y' && at(3) == b's' && at(4) == b'/';
-        let second = if in_sys { c":/dev" } else { c":/sys" };
-        for i in 0..6 {
+        let second = if in_sys { c":/dev" } else { ELSEWHERE };
+        for i in 0..=second.count_bytes() {
             layers.add(to).write_volatile(second.as_ptr().cast::<u8>().add(i).read_volatile());
             to += 1;
         }
@@ -187,23 +188,95 @@ unsafe fn lower_layers(path: *const u8, layers: *mut u8) -> usize {
     }
 }
 
-/// Makes the mount.
+/// Makes the mount. Gives its descriptor, or what the kernel answers instead.
 #[cfg(target_arch = "x86_64")]
-unsafe fn make(context: usize, layers: *const u8) -> isize {
-    let set = |key: &std::ffi::CStr, value: usize| {
-        // SAFETY: both are texts that end in zero.
-        unsafe { call(libc::SYS_fsconfig, context, FSCONFIG_SET_STRING, key.as_ptr() as usize, value, 0) }
-    };
-    if set(c"lowerdir", layers as usize) != 0 || set(c"xino", c"off".as_ptr() as usize) != 0 {
-        return -1;
-    }
-    // SAFETY: no memory is passed.
+unsafe fn make(layers: *const u8) -> isize {
+    // SAFETY: all texts end in zero.
     unsafe {
-        if call(libc::SYS_fsconfig, context, FSCONFIG_CMD_CREATE, 0, 0, 0) != 0 {
-            return -1;
+        let context = call(libc::SYS_fsopen, c"overlay".as_ptr() as usize, 1, 0, 0, 0);
+        if context < 0 {
+            return context;
         }
-        call(libc::SYS_fsmount, context, 1, ATTRIBUTES as usize, 0, 0)
+        let context = context as usize;
+        let set = |key: &std::ffi::CStr, value: usize| {
+            call(libc::SYS_fsconfig, context, FSCONFIG_SET_STRING, key.as_ptr() as usize, value, 0) == 0
+        };
+        let mut mount = -1;
+        if set(c"lowerdir", layers as usize)
+            && set(c"xino", c"off".as_ptr() as usize)
+            && call(libc::SYS_fsconfig, context, FSCONFIG_CMD_CREATE, 0, 0, 0) == 0
+        {
+            mount = call(libc::SYS_fsmount, context, 1, ATTRIBUTES as usize, 0, 0);
+        }
+        call(libc::SYS_close, context, 0, 0, 0, 0);
+        mount
     }
+}
+
+/// What `make` answers an ordinary user.
+#[cfg(target_arch = "x86_64")]
+const NOT_PERMITTED: isize = -(libc::EPERM as isize);
+
+/// What the child of `make_in_user_namespace` is given, and gives back.
+#[cfg(target_arch = "x86_64")]
+struct Work {
+    layers: *const u8,
+    mount: isize,
+}
+
+/// Makes the mount as an ordinary user: a child may, in a user namespace of its own, and we share its descriptors. We
+/// ourselves must not go there, as the way back is closed.
+#[cfg(target_arch = "x86_64")]
+unsafe fn make_in_user_namespace(layers: *const u8) -> isize {
+    let flags = libc::CLONE_VM
+        | libc::CLONE_VFORK
+        | libc::CLONE_FILES
+        | libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::SIGCHLD;
+    // Of a type that is aligned as a stack is.
+    let mut stack = MaybeUninit::<[u128; 256]>::uninit();
+    let mut work = Work { layers, mount: -1 };
+    let pid: isize;
+    // SAFETY: the child runs on a stack of its own, which has room for the little that `child` calls, and ends without a
+    // return to here. We stand still until then, so that it alone writes to `work`. The kernel changes rax, rcx and r11.
+    unsafe {
+        let end = stack.as_mut_ptr().add(1);
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "mov rdi, r9",
+            "call {child}",
+            "mov eax, {exit}",
+            "xor edi, edi",
+            "syscall",
+            "2:",
+            child = sym child,
+            exit = const libc::SYS_exit,
+            inlateout("rax") libc::SYS_clone as isize => pid,
+            in("rdi") flags as usize,
+            in("rsi") end,
+            in("rdx") 0,
+            in("r10") 0,
+            in("r8") 0,
+            in("r9") &raw mut work,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+        if pid < 0 {
+            return pid;
+        }
+        call(libc::SYS_wait4, pid as usize, 0, 0, 0, 0);
+        (&raw const work.mount).read_volatile()
+    }
+}
+
+/// All that the child does before it ends.
+#[cfg(target_arch = "x86_64")]
+unsafe extern "C" fn child(work: *mut Work) {
+    // SAFETY: the parent has made `work`, and waits.
+    unsafe { (&raw mut (*work).mount).write_volatile(make((*work).layers)) }
 }
 
 /// Whether the mount shows the program that runs, and will be known as what it is.
