@@ -295,7 +295,7 @@ impl Cgroup {
         processes::populated(self)
     }
 
-    /// What the processes have used up to now.
+    /// What the processes have used up to now; nothing where there is no cgroup to count it.
     pub fn stats(&self) -> Result<Stats> {
         stats::stats(self)
     }

@@ -10,6 +10,7 @@ use super::verb::{Call, Count, Verb};
 use crate::cgroups::Stats;
 use crate::container::{self, Event};
 use crate::error::{Error, Result};
+use crate::log;
 
 pub(super) const VERB: Verb = Verb {
     name: "events",
@@ -47,6 +48,9 @@ fn run(call: &Call) -> Result<i32> {
     if call.switch("stats") {
         let stats = container::stats(&call.host, &id)?;
         print(&Line { kind: "stats", id: &id, data: Some(&stats) })?;
+        if stats == Stats::default() {
+            log::warn("the statistics are empty: the container has no cgroup");
+        }
         return Ok(0);
     }
     container::events(&call.host, &id, interval, &mut |event| match event {

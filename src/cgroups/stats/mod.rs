@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::Cgroup;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use read::Files;
 
 /// The statistics of a container.
@@ -194,9 +194,6 @@ fn empty<T: Default + PartialEq>(value: &T) -> bool {
 
 /// See [`Cgroup::stats`].
 pub(super) fn stats(cgroup: &Cgroup) -> Result<Stats> {
-    if cgroup.dirs.is_empty() {
-        return Err(Error::new("the container has no cgroup, so there are no statistics of it"));
-    }
     let mut stats = Stats::default();
     if !cgroup.unified {
         v1::read(cgroup, &mut stats)?;
