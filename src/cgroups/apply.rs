@@ -186,6 +186,8 @@ impl<'a> Target<'a> {
         let lacks = enabled.is_ok_and(|names| !names.split_whitespace().any(|word| word == &**name));
         if write.file == "memory.memsw.limit_in_bytes" {
             e.hint("the kernel does not count swap: boot with swapaccount=1")
+        } else if !lacks && e.errno() == libc::ENOENT && matches!(&write.missing, Missing::Or(..)) {
+            e.hint("the kernel has no weights of disks, which a scheduler brings: load the module bfq")
         } else if !lacks || name == "cgroup" {
             e
         } else {
