@@ -108,9 +108,14 @@ fn an_exec_runs_on_the_cpus_that_are_asked_for() {
     deviates!("runc" before 1.3, "does not know it");
     deviates!("crun", "old versions do not know it");
     needs!(Need::TwoCpus);
-    let c = process(&["sleep"], "execCPUAffinity", json!({"initial": "0-1", "final": "1"}));
+    let mut c = process(&["sleep"], "execCPUAffinity", json!({"initial": "0-1", "final": "1"}));
     c.started();
     c.exec(["affinity"]).ok().line("affinity 1");
+    deviates!("crun", "does not log it");
+    deviates!("runc", "logs it as a mask");
+    c.global(&["--debug"]);
+    let out = c.exec(["affinity"]).ok();
+    assert!(out.stderr.contains("msg=\"CPU affinity: 0-1 while joining, then 1\""), "{out}");
 }
 
 #[test]

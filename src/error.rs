@@ -45,9 +45,10 @@ pub struct Error {
     errno: i32,
     cause: Cause,
     step: Step,
+    /// How much of the end of the text is remedies; 0 too where it does not fit. (A number, as the size of an error adds
+    /// to the code of every function that may fail.)
+    hint: u16,
     text: String,
-    /// Remedies, behind the text.
-    hint: Option<Box<str>>,
 }
 
 impl Error {
@@ -58,7 +59,7 @@ impl Error {
 
     /// The same, with its cause.
     pub fn of(cause: Cause, text: impl Into<String>) -> Self {
-        Error { errno: 0, cause, step: Step::Outside, text: text.into(), hint: None }
+        Error { errno: 0, cause, step: Step::Outside, hint: 0, text: text.into() }
     }
 
     /// A failed system call: `what` says what was being done and on what.
@@ -93,8 +94,13 @@ impl Error {
 
     /// The same without the remedies.
     #[must_use]
-    pub fn without_hint(self) -> Self {
-        Error { hint: None, ..self }
+    pub fn without_hint(mut self) -> Self {
+        // The number may have come over the channel.
+        if let Some(text) = self.text.get(..self.text.len().saturating_sub(self.hint.into())) {
+            self.text = text.to_string();
+        }
+        self.hint = 0;
+        self
     }
 
     /// The text begins with this.
@@ -125,7 +131,9 @@ impl Error {
     /// Puts a remedy behind the text, in parentheses.
     #[must_use]
     pub fn hint(mut self, remedy: impl fmt::Display) -> Self {
-        self.hint = Some(format!("{} ({remedy})", self.hint.unwrap_or_default()).into());
+        let before = self.text.len().saturating_sub(self.hint.into());
+        self.text = format!("{} ({remedy})", self.text);
+        self.hint = u16::try_from(self.text.len() - before).unwrap_or(0);
         self
     }
 }
@@ -134,8 +142,7 @@ impl fmt::Display for Error {
     /// Prints exactly one line: engines read the error of a runtime line by line, and a path of the container must not
     /// be able to add lines of its own.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hint = self.hint.as_deref().unwrap_or_default();
-        for part in [&self.text, hint].into_iter().flat_map(|text| text.split_inclusive(|c: char| c.is_control())) {
+        for part in self.text.split_inclusive(|c: char| c.is_control()) {
             match part.chars().last() {
                 Some(c) if c.is_control() => {
                     f.write_str(&part[..part.len() - c.len_utf8()])?;

@@ -113,8 +113,10 @@ fn make(request: &ExecRequest, state: &State, config: &Config, process: &Process
         hook_state: serde_json::Value::Null,
     };
     let affinity = process.exec_cpu_affinity().as_ref();
-    if let Some(a) = affinity {
-        log::debug(|| format!("CPU affinity: {:?} while joining, then {:?}", a.initial(), a.cpu_affinity_final()));
+    if let Some(affinity) = affinity {
+        let cpus = |list: &Option<String>| list.clone().unwrap_or_else(|| "any".to_string());
+        let (first, last) = (affinity.initial(), affinity.cpu_affinity_final());
+        log::debug(|| format!("CPU affinity: {} while joining, then {}", cpus(first), cpus(last)));
     }
     let mut setup = join::Join {
         init,
