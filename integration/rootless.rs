@@ -268,6 +268,36 @@ fn an_ordinary_user_has_limits_in_a_cgroup_that_is_hers() {
 }
 
 #[test]
+fn on_a_hybrid_host_cgroups_of_v1_are_enough_for_an_ordinary_user() {
+    deviates!("crun", "wants one on the v2 side");
+    needs!(Need::CgroupV1, Need::Program("setpriv"), Need::Controller("pids"));
+    let mut c = Container::rootless(["sleep"]);
+    let given = Given::new(c.cgroups_path());
+    let path = format!("{}/own", c.cgroups_path());
+    c.edit(|config| {
+        config["linux"]["cgroupsPath"] = json!(path);
+        config["linux"]["resources"] = json!({"pids": {"limit": 10}});
+    });
+    for dir in given.dirs.iter().filter(|dir| dir.join("hers").exists()) {
+        fs::remove_dir(dir.join("hers")).unwrap();
+        fs::remove_dir(dir).unwrap();
+    }
+    let act = |args: &[&str]| given.runtime(&c).args(args).arg(&c.id);
+    let pid = c.path("pid");
+    let bundle = c.bundle();
+    c.create_with(act(&["create", "--bundle", bundle.to_str().unwrap(), "--pid-file", pid.to_str().unwrap()])).ok();
+    act(&["start"]).run().ok();
+    assert_eq!(c.cgroup_file("pids", "pids.max"), "10");
+    act(&["pause"]).run().ok();
+    act(&["resume"]).run().ok();
+    act(&["exec"]).args(["/probe", "exit", "0"]).run().ok();
+    act(&["delete", "--force"]).run().ok();
+    for dir in &given.dirs {
+        assert!(!dir.join("own").exists(), "{}", dir.display());
+    }
+}
+
+#[test]
 fn the_state_of_a_container_is_its_owners() {
     let c = Container::rootless(["sleep"]);
     c.started();
