@@ -45,7 +45,7 @@ testbed-apparmor testbed-selinux: testbed-%: build/suite
 	@mkdir -p build/report
 	hack/testbed run --lsm $* -- env RUNTIME="$${RUNTIME:-}" hack/testbed-suite.sh build/suite $(WANTED) 2>&1 | tee build/report/$*.log
 
-# docs/spec-conformance.md: measures another runtime (runc, crun) by the same tests, here and in the test bed.
+# docs/spec-conformance.md: measures another runtime (runc, crun, youki) by the same tests, here and in the test bed.
 # `make conformance RUNTIME=/usr/sbin/runc`
 .PHONY: conformance
 conformance: build/suite

@@ -3,7 +3,9 @@
 #   hack/conformance.sh check              every clause has a test, each name of a clause is known, the document is current
 #   hack/conformance.sh write              makes the document
 #   hack/conformance.sh tests              prints the tests that name a clause
-#   hack/conformance.sh record NAME LOG... keeps what a run of these tests against the runtime NAME has shown
+#   hack/conformance.sh record NAME LOG... keeps what a run of these tests against the runtime NAME has shown. What a
+#                                          runtime does instead comes from deviates! in the test, or is written behind
+#                                          FAILED into integration/spec/NAME.txt by hand, where it stays
 # integration/spec/clauses.txt has the clauses; spec!("ID", ...) in a test, in a comment of a unit test, names those that it
 # shows. Nothing is run for the first three. `make conformance RUNTIME=...` runs the tests and records.
 set -euo pipefail
@@ -12,7 +14,7 @@ cd "$(dirname "$0")/.."
 clauses=integration/spec/clauses.txt
 document=docs/spec-conformance.md
 # The order of the columns.
-others=(runc crun)
+others=(runc crun youki)
 
 named() { # prints ID TEST FILE:LINE for each clause that a test names
 	find integration src -name '*.rs' ! -path 'integration/harness/*' ! -name probe.rs | LC_ALL=C sort | xargs awk '
@@ -126,13 +128,16 @@ made() { # prints the document
 			print "where all that ran have passed, \"no\" where one has failed, nothing where none could run. A test may ask for more than"
 			print "its clause says, for instance where the specification leaves open how an error looks; what is behind \"no\" is then said."
 			print ""
+			print "`run` of youki misses the end of a short program now and then, and waits for ever; such a test was run again. It was"
+			print "built without its feature cgroupsv2_devices."
+			print ""
 			print "Two clauses are kept to the letter only where it is asked for, with VESSEL_STRICT=1 in the environment: that a created"
 			print "container, which has not stopped, cannot be deleted (engines count on the contrary, and every runtime grants it);"
 			print "and that a limit which has nothing like it on cgroup v2 is an error, and no warning."
 			print ""
-			printf "Measured:%s\n\n", (about[1] about[2]) == "" ? " nothing." : "\n" about[1] about[2]
-			print "| | clauses | vessel |" (columns > 0 ? " " column[1] " |" : "") (columns > 1 ? " " column[2] " |" : "")
-			line = "|---|---|---|"; for (c = 1; c <= columns; c++) line = line "---|"; print line
+			measured = ""; head = "| | clauses | vessel |"; line = "|---|---|---|"
+			for (c = 1; c <= columns; c++) { measured = measured about[c]; head = head " " column[c] " |"; line = line "---|" }
+			printf "Measured:%s\n\n%s\n%s\n", measured == "" ? " nothing." : "\n" measured, head, line
 			for (k = 1; k <= 2; k++) {
 				name = k == 1 ? "must" : "should"
 				line = "| " (k == 1 ? "MUST, MUST NOT, REQUIRED" : "SHOULD, SHOULD NOT") " | " total[name] " | " kept[name] " yes |"
@@ -151,7 +156,14 @@ record() { # record NAME LOG...
 	local name=$1 out=integration/spec/$1.txt
 	shift
 	[[ " ${others[*]} " == *" $name "* ]] || { echo "conformance: no column for $name" >&2; return 1; }
-	(cd "$here" && cat "$@") | awk '
+	touch "$out"
+	(cd "$here" && cat "$@") | awk -v before="$out" '
+		BEGIN {
+			while ((getline line < before) > 0) {
+				split(line, word, " ")
+				if (word[2] == "FAILED" && sub(/^[^ ]+ FAILED /, "", line)) reason[word[1]] = line
+			}
+		}
 		match($0, /MEASURED .*/) { line = substr($0, RSTART + 9); if (!(line in about)) { about[line] = 1; print "# " line } }
 		match($0, /^test [A-Za-z0-9_:]+ \.\.\. (ok|FAILED)/) { if ($4 ~ /^FAILED/) failed[$2] = 1; else passed[$2]++ }
 		match($0, /(SKIP|DEVIATES) [A-Za-z0-9_:]+: /) {

@@ -74,7 +74,7 @@ fn an_id_is_used_once() {
     // The first one is unharmed.
     assert_eq!(c.state()["pid"], pid);
     assert_eq!(c.status(), "created");
-    c.run().exits(1);
+    c.run().fails("exist");
     c.start().ok();
     assert_eq!(c.status(), "running");
 }

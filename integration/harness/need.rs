@@ -172,6 +172,7 @@ pub fn recorded_deviation() -> Option<String> {
     let record = match runtime_kind() {
         "runc" => include_str!("../spec/runc.txt"),
         "crun" => include_str!("../spec/crun.txt"),
+        "youki" => include_str!("../spec/youki.txt"),
         _ => return None,
     };
     let line = format!("{} FAILED", test_name());

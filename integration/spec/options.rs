@@ -59,10 +59,9 @@ fn recursive(options: &str, with: &str, without: &str) {
 fn propagation(option: &str, want: &str) {
     deviates!("crun", "the mount is private");
     needs!(Need::Program("unshare"));
-    let c = Container::with(["mountinfo"], |config| {
-        config["root"]["readonly"] = json!(false);
-        add(config, json!({"destination": "/mnt", "source": "../volume", "options": ["rbind", option]}));
-    });
+    let mut c = Container::with(["mountinfo"], |config| config["root"]["readonly"] = json!(false));
+    let source = c.path("volume");
+    c.edit(|config| add(config, bind(source, &["rbind", option])));
     let mount = mount_at(&on_a_shared_volume(&c, "run").ok(), "/mnt");
     let found = &mount.propagation;
     assert!(found.starts_with(want) && (found.is_empty() == want.is_empty()), "{option}: {mount:?}");
