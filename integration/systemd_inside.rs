@@ -47,6 +47,8 @@ impl Machine {
         fs::write(units.join("told.service"), "[Service]\nType=oneshot\nExecStart=sh -c 'echo yes >/run/told'\n")
             .unwrap();
         fs::write(at("upper/etc/machine-id"), "").unwrap();
+        // The disks of this machine are not to be mounted there.
+        fs::write(at("upper/etc/fstab"), "").unwrap();
         let owner = ids.map_or(0, |ids| ids.split(':').nth(2).unwrap().parse().unwrap());
         own(&at("upper"), owner);
         let layers = ["lower", "upper", "work"].map(|name| at(name).display().to_string());
