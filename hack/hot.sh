@@ -54,13 +54,11 @@ archives | xargs nm -A --defined-only 2>/dev/null |
 	sort -u -k 1,1 >"$dir/objects"
 
 # NAME, the commands that execute it, and what to match it by: for C its object; for Rust the name without what differs
-# from one build to the next. Those of the string functions that are for one kind of processor stand for all kinds.
+# from one build to the next.
 awk '{ split(FILENAME, at, "list."); of[$1] = of[$1] " " at[2] } END { for (name in of) print name of[name] }' "$dir"/list.* | sort -k 1,1 >"$dir/executed"
 awk 'NR == FNR { object[$1] = $2; next }
 	$1 !~ /^_R/ && $1 in object {
-		at = object[$1]
-		if (sub(/-(avx|evex|sse).*/, "-*.o", at)) sections = ".text.avx* .text.evex*"; else sections = ".text .text.unlikely"
-		for (i = 2; i <= NF; i++) print "*" at "(" sections ")", $i, 0
+		for (i = 2; i <= NF; i++) print "*" object[$1] "(.text .text.*)", $i, 0
 	}' FS=' ' "$dir/objects" "$dir/executed" >"$dir/lines"
 # The hash of a crate has its path and its compiler in it, and what a name repeats is counted by their length.
 while read -r _ size _ name; do echo "$name $((16#$size))"; done < <(awk 'NF == 4 && $3 ~ /[tTwW]/' "$dir/symbols") | sort -u -k 1,1 |
@@ -78,7 +76,7 @@ while read -r _ size _ name; do echo "$name $((16#$size))"; done < <(awk 'NF == 
 {
 	echo "/* Written by hack/hot.sh. */"
 	echo "SECTIONS { .text.hot : {"
-	echo "    *(.text.vessel_start .text.main)"
+	echo "    *(.text.vessel_start .text.__libc_start_main .text.main)"
 	echo "    *crt*.o(.text .text.*)"
 	sort -u "$dir/lines" | sed -E 's/^(.*\)) ([a-z]+) ([01])$/\1\t\2\t\3/' |
 		awk -F '\t' '{ of[$1] = of[$1] " " $2; count[$1]++; last[$1] = $3 } END { for (line in of) print last[line] "\t" 99 - count[line] "\t" of[line] "\t    " line }' |

@@ -45,9 +45,9 @@ pub(super) fn ensure(root: BorrowedFd<'_>, path: &Path, leaf: Leaf, follow: bool
     }
 }
 
-/// The slow way of [`ensure`]: every component is opened without following links, and links are followed here, so that
-/// a dangling one leads to the place in the root that it names.
-fn make(root: BorrowedFd<'_>, path: &Path, leaf: Leaf, follow: bool) -> Result<OwnedFd> {
+/// The slow way of [`ensure`], for what is missing: every component is opened without following links, and links are
+/// followed here, so that a dangling one leads to the place in the root that it names.
+pub(super) fn make(root: BorrowedFd<'_>, path: &Path, leaf: Leaf, follow: bool) -> Result<OwnedFd> {
     let mut todo = names(path);
     let mut here: Vec<OsString> = Vec::new();
     let mut dir: Option<OwnedFd> = None;
