@@ -27,22 +27,29 @@ jq '.linux.seccomp = {defaultAction: "SCMP_ACT_ERRNO", architectures: ["SCMP_ARC
 	{names: ["personality"], action: "SCMP_ACT_ALLOW", args: [{index: 0, value: 0, op: "SCMP_CMP_EQ"}]}
 ]}' "$dir/bundle/config.json" >"$dir/filtered/config.json"
 
+# view COMMAND...: with the cgroups of $cgroups: those of the machine, or v2 alone.
+view() {
+	[ "$cgroups" = v2 ] || { "$@"; return; }
+	unshare --mount sh -c 'mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$@"' sh "$@"
+}
 # hot NAME ARGUMENT...: the functions that a command executes, into a list of that name.
-hot() { "$dir/hot" "$vessel" "$dir/symbols" "$vessel" --root "$dir/state" "${@:2}" >"$dir/list.$1"; }
-vessel() { "$vessel" --root "$dir/state" "$@" </dev/null >/dev/null; }
-hot run run --bundle "$dir/bundle" hot
-hot seccomp run --bundle "$dir/filtered" hot
-hot create create --bundle "$dir/bundle" hot
-# Its init ended with the steps.
-vessel delete --force hot
-vessel create --bundle "$dir/bundle" hot
-hot state state hot
-hot start start hot
-hot delete delete --force hot
-vessel run --detach --bundle "$dir/sleeper" hot
-hot exec exec hot /bin/busybox true
-hot kill kill hot KILL
-vessel delete --force hot
+hot() { view "$dir/hot" "$vessel" "$dir/symbols" "$vessel" --root "$dir/state" "${@:2}" >>"$dir/list.$1"; }
+vessel() { view "$vessel" --root "$dir/state" "$@" </dev/null >/dev/null; }
+for cgroups in $([ -e /sys/fs/cgroup/cgroup.controllers ] && echo v2 || echo own v2); do
+	hot run run --bundle "$dir/bundle" hot
+	hot seccomp run --bundle "$dir/filtered" hot
+	hot create create --bundle "$dir/bundle" hot
+	# Its init ended with the steps.
+	vessel delete --force hot
+	vessel create --bundle "$dir/bundle" hot
+	hot state state hot
+	hot start start hot
+	hot delete delete --force hot
+	vessel run --detach --bundle "$dir/sleeper" hot
+	hot exec exec hot /bin/busybox true
+	hot kill kill hot KILL
+	vessel delete --force hot
+done
 
 # Where a function of C is from: an archive has an object for a function or two.
 archives() {
@@ -55,7 +62,8 @@ archives | xargs nm -A --defined-only 2>/dev/null |
 
 # NAME, the commands that execute it, and what to match it by: for C its object; for Rust the name without what differs
 # from one build to the next.
-awk '{ split(FILENAME, at, "list."); of[$1] = of[$1] " " at[2] } END { for (name in of) print name of[name] }' "$dir"/list.* | sort -k 1,1 >"$dir/executed"
+awk '{ split(FILENAME, at, "list."); if (!seen[$1, at[2]]++) of[$1] = of[$1] " " at[2] } END { for (name in of) print name of[name] }' "$dir"/list.* |
+	sort -k 1,1 >"$dir/executed"
 awk 'NR == FNR { object[$1] = $2; next }
 	$1 !~ /^_R/ && $1 in object {
 		for (i = 2; i <= NF; i++) print "*" object[$1] "(.text .text.*)", $i, 0

@@ -148,6 +148,24 @@ fn an_exec_has_the_filter() {
 }
 
 #[test]
+fn an_exec_has_the_filter_also_where_none_was_kept() {
+    crate::deviates!("runc", "keeps no compiled filter");
+    crate::deviates!("crun", "keeps no compiled filter with the container");
+    let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule(json!(["mkdirat"]), "SCMP_ACT_ERRNO")]});
+    let c = with(&["sleep".to_owned()], profile);
+    c.started();
+    let kept = c.root().join(&c.id).join("seccomp.bpf");
+    let whole = std::fs::read(&kept).unwrap();
+    let call = mkdirat();
+    for length in [whole.len() - 8, 12, 0] {
+        std::fs::write(&kept, &whole[..length]).unwrap();
+        c.exec(call.split(' ')).ok().line("syscall EPERM");
+    }
+    std::fs::remove_file(&kept).unwrap();
+    c.exec(call.split(' ')).ok().line("syscall EPERM");
+}
+
+#[test]
 fn profiles_that_the_specification_forbids_are_refused() {
     let write = rule(json!(["write"]), "SCMP_ACT_NOTIFY");
     let cases = [

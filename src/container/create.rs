@@ -116,6 +116,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
         keep_groups: config.keeps_groups(),
         spec: &config.spec,
         state: &mut state,
+        entry: &entry,
         filter: linux.seccomp().as_ref(),
         id_maps,
         limits: Limits::new(&config, &entry, &plan),

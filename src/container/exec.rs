@@ -51,7 +51,7 @@ pub(super) fn exec(host: &Host, request: &ExecRequest) -> Result<i32> {
     check_terminal(&process, request)?;
     timings::phase("state and config.json");
     let signals = if request.detach { None } else { Some(Signals::block(true)?) };
-    let made = make(request, &state, &config, &process, &init)?;
+    let made = make(request, &entry, &state, &config, &process, &init)?;
     if let Some(path) = &request.pid_file {
         store::write_pid_file(path, made.pid)?;
     }
@@ -79,7 +79,14 @@ pub(super) fn exec(host: &Host, request: &ExecRequest) -> Result<i32> {
     }
 }
 
-fn make(request: &ExecRequest, state: &State, config: &Config, process: &Process, init: &OwnedFd) -> Result<Made> {
+fn make(
+    request: &ExecRequest,
+    stored: &store::Entry,
+    state: &State,
+    config: &Config,
+    process: &Process,
+    init: &OwnedFd,
+) -> Result<Made> {
     let linux = config.linux();
     let kinds = kinds(linux, state)?;
     let own_cgroup = &state.vessel.cgroup;
@@ -155,7 +162,9 @@ fn make(request: &ExecRequest, state: &State, config: &Config, process: &Process
     drop((end, console));
     timings::phase("fork");
     let mut made = Made { pid, pidfd, channel, terminal: None };
-    serve(&mut made, &proc, process, linux.seccomp().as_ref(), state, &request.cgroups).inspect_err(|_| {
+    let filter = |profile| stored.filter().map_or_else(|| seccomp::compile(profile), Ok);
+    let filter = || linux.seccomp().as_ref().map(filter).transpose();
+    serve(&mut made, &proc, process, filter, state, &request.cgroups).inspect_err(|_| {
         let _ = sys::pidfd::send_signal(made.pidfd.as_fd(), libc::SIGKILL);
         let _ = wait::reap(&made.pidfd);
     })?;
@@ -179,12 +188,11 @@ fn serve(
     made: &mut Made,
     proc: &Proc,
     process: &Process,
-    profile: Option<&oci_spec::runtime::LinuxSeccomp>,
+    filter: impl FnOnce() -> Result<Option<seccomp::Filter>>,
     state: &State,
     cgroups: &[String],
 ) -> Result<()> {
-    if let Some(profile) = profile {
-        let filter = seccomp::compile(profile)?;
+    if let Some(filter) = filter()? {
         log::debug(|| format!("seccomp filter flags: {}", filter.flags));
         made.channel.send(&filter_order(&filter)).or_else(gone_is_no_fault)?;
     }

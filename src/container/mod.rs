@@ -17,6 +17,7 @@ mod store;
 mod update;
 mod wait;
 
+use std::cell::LazyCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -365,12 +366,13 @@ pub fn state(host: &Host, id: &str) -> Result<View> {
 
 /// The states of all containers, by name. What is broken comes as an error.
 pub fn list(host: &Host) -> Result<Vec<Result<View>>> {
+    let passwd = LazyCell::new(|| std::fs::read_to_string("/etc/passwd").unwrap_or_default());
     let mut views = Vec::new();
     for id in store::names(host)? {
         let view = store::open(host, &id).and_then(|entry| {
             let state = entry.state()?;
             let mut view = state.view(state.status(&entry)?);
-            view.owner = owner(state.vessel.owner);
+            view.owner = owner(&passwd, state.vessel.owner);
             Ok(view)
         });
         match view {
@@ -388,9 +390,8 @@ pub fn matching(host: &Host, pattern: &str) -> Result<Vec<String>> {
     Ok(store::names(host)?.into_iter().filter(|id| pattern.is_match(id)).collect())
 }
 
-/// The name of a user by the host's /etc/passwd, else `#UID`.
-fn owner(uid: u32) -> String {
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+/// The name of a user by the text of the host's /etc/passwd, else `#UID`.
+fn owner(passwd: &str, uid: u32) -> String {
     let name = passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;

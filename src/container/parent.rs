@@ -6,6 +6,7 @@ use oci_spec::runtime::{LinuxSeccomp, Process, Spec};
 
 use super::ground::{Limits, Rollback};
 use super::state::State;
+use super::store::Entry;
 use super::wait;
 use crate::cgroups::UnitStart;
 use crate::error::{Context, Error, Result};
@@ -26,6 +27,7 @@ pub(super) struct Parent<'a> {
     pub(super) keep_groups: bool,
     pub(super) spec: &'a Spec,
     pub(super) state: &'a mut State,
+    pub(super) entry: &'a Entry,
     pub(super) filter: Option<&'a LinuxSeccomp>,
     pub(super) id_maps: rootfs::IdMaps,
     pub(super) limits: Limits<'a>,
@@ -136,7 +138,9 @@ impl Parent<'_> {
         let filter = seccomp::compile(profile)?;
         log::debug(|| format!("seccomp filter flags: {}", filter.flags));
         timings::phase("seccomp filter");
-        self.channel.send(&filter_order(&filter)).or_else(gone_is_no_fault)
+        self.channel.send(&filter_order(&filter)).or_else(gone_is_no_fault)?;
+        self.entry.keep_filter(&filter);
+        Ok(())
     }
 
     /// The intermediate has made init and ends.
@@ -196,7 +200,11 @@ pub(super) fn gone_is_no_fault(e: Error) -> Result<()> {
 
 /// A filter as it crosses the channel.
 pub(super) fn filter_order(filter: &seccomp::Filter) -> Order {
-    let words = filter.program.chunks_exact(8).filter_map(|b| b.try_into().ok()).map(u64::from_ne_bytes);
+    let words = filter
+        .program
+        .chunks_exact(seccomp::Filter::INSTRUCTION)
+        .filter_map(|b| b.try_into().ok())
+        .map(u64::from_ne_bytes);
     Order::Filter(words.collect(), filter.flags, filter.notify)
 }
 

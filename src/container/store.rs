@@ -1,5 +1,5 @@
 //! Where containers are kept: one directory each below the state root, with `state.json` (by rename, so that it is read
-//! whole without a lock), `config.json` as it was at create, and the start gate's socket.
+//! whole without a lock), `config.json` as it was at create, the compiled seccomp filter, and the start gate's socket.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,6 +14,7 @@ use super::{Host, lock};
 use crate::error::{Cause, Context, Error, Result};
 use crate::init::gate;
 use crate::log;
+use crate::security::seccomp::Filter;
 
 /// The directory of one container.
 #[derive(Debug)]
@@ -27,6 +28,10 @@ pub(super) struct Entry {
 
 /// What config.json is called until the cgroup is the container's own.
 const UNCLAIMED: &str = ".config.json";
+
+/// The compiled seccomp filter: the flags, whether it has a listener, the number of instructions, and these, all in the
+/// machine's byte order.
+const FILTER: &str = "seccomp.bpf";
 
 /// The directory that is there while CRIU restores the container.
 const ROOT: &str = "criu-root";
@@ -200,6 +205,28 @@ impl Entry {
         write(&self.dir, UNCLAIMED, text.as_bytes()).context(|| self.path.display())
     }
 
+    /// Keeps the seccomp filter, which `exec` then need not compile. Where that fails it does.
+    pub(super) fn keep_filter(&self, filter: &Filter) {
+        let count = filter.program.len() / Filter::INSTRUCTION;
+        let header = [filter.flags, u32::from(filter.notify), u32::try_from(count).unwrap_or_default()];
+        let mut bytes: Vec<u8> = header.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        bytes.extend_from_slice(&filter.program);
+        if let Err(e) = write(&self.dir, FILTER, &bytes) {
+            log::debug(|| e);
+        }
+    }
+
+    /// The seccomp filter that [`Entry::keep_filter`] has kept, if it is whole.
+    pub(super) fn filter(&self) -> Option<Filter> {
+        let mut bytes = Vec::new();
+        self.open(FILTER).ok()?.read_to_end(&mut bytes).ok()?;
+        let (header, program) = bytes.split_at_checked(12)?;
+        let mut words = header.chunks_exact(4).filter_map(|b| b.try_into().ok()).map(u32::from_ne_bytes);
+        let (flags, notify, count) = (words.next()?, words.next()?, words.next()?);
+        let whole = count > 0 && program.len() == count as usize * Filter::INSTRUCTION;
+        whole.then(|| Filter { program: program.to_vec(), flags, notify: notify != 0 })
+    }
+
     /// Notes that the cgroup is this container's own. Until then the one at that path may be another's, whose processes
     /// no `delete --force` may end.
     pub(super) fn claim_cgroup(&self) -> Result<()> {
@@ -267,7 +294,7 @@ impl Entry {
     /// Removes the directory with everything in it. Nothing in it comes from a container.
     pub(super) fn remove(&self) -> Result<()> {
         self.remove_root()?;
-        for name in ["state.json", STAGED, "config.json", UNCLAIMED, gate::NAME] {
+        for name in ["state.json", STAGED, "config.json", UNCLAIMED, FILTER, gate::NAME] {
             match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
                 Ok(()) | Err(rustix::io::Errno::NOENT) => {}
                 Err(e) => {
@@ -283,12 +310,15 @@ impl Entry {
     }
 
     fn read(&self, name: &str) -> Result<String> {
-        let cannot = || format!("cannot read {}", self.path.join(name).display());
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(rustix::fs::openat(&self.dir, name, flags, Mode::empty()).context(cannot)?);
         let mut text = String::new();
-        file.read_to_string(&mut text).context(cannot)?;
+        let read = self.open(name).and_then(|mut file| file.read_to_string(&mut text));
+        read.context(|| format!("cannot read {}", self.path.join(name).display()))?;
         Ok(text)
+    }
+
+    fn open(&self, name: &str) -> std::io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(File::from(rustix::fs::openat(&self.dir, name, flags, Mode::empty())?))
     }
 }
 

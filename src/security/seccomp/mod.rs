@@ -36,6 +36,11 @@ pub struct Filter {
     pub notify: bool,
 }
 
+impl Filter {
+    /// The size of an instruction, in bytes.
+    pub const INSTRUCTION: usize = 8;
+}
+
 /// Compiles a profile, with the stub before it that answers ENOSYS to system calls newer than the profile.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
     let profile = profile::read(profile)?;
