@@ -36,6 +36,7 @@ fn main() {
     println!("cargo:rerun-if-env-changed=VESSEL_SYMBOLS");
     if is_release && std::env::var_os("VESSEL_SYMBOLS").is_none() {
         println!("cargo:rustc-link-arg-bins=-s");
+        println!("cargo:rustc-link-arg-examples=-s");
     }
     println!("cargo:rustc-env=VESSEL_COMMIT={}", commit.as_deref().unwrap_or("unknown").trim());
 }
@@ -43,7 +44,9 @@ fn main() {
 /// The version of the static C library, by what it tells of itself.
 fn glibc() -> Option<String> {
     let output = Command::new("cc").arg("-print-file-name=libc.a").output().ok()?;
-    let library = std::fs::read(String::from_utf8(output.stdout).ok()?.trim()).ok()?;
+    let path = String::from_utf8(output.stdout).ok()?;
+    println!("cargo:rerun-if-changed={}", path.trim());
+    let library = std::fs::read(path.trim()).ok()?;
     let before = b"stable release version ";
     let at = library.windows(before.len()).position(|bytes| bytes == before)? + before.len();
     let version = library[at..].iter().map(|byte| char::from(*byte));

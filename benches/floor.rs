@@ -10,6 +10,11 @@
 //!
 //! DIR is where it keeps what `start`, `exec` and `delete` need to know.
 
+// Nor does it look at the processor, as vessel does not.
+#[cfg(glibc_start)]
+#[path = "../src/sys/libc_start.rs"]
+mod libc_start;
+
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};

@@ -22,10 +22,18 @@ config() { # config PROGRAM ARGUMENT
 }
 config /bin/busybox sleep 1000 >"$dir/sleeper/config.json"
 config /bin/busybox true >"$dir/config" && mv "$dir/config" "$dir/bundle/config.json"
-jq '.linux.seccomp = {defaultAction: "SCMP_ACT_ERRNO", architectures: ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"], syscalls: [
-	{names: ["execve", "execveat", "exit_group", "brk", "mmap", "mprotect", "read", "write", "close", "prctl", "arch_prctl"], action: "SCMP_ACT_ALLOW"},
-	{names: ["personality"], action: "SCMP_ACT_ALLOW", args: [{index: 0, value: 0, op: "SCMP_CMP_EQ"}]}
-]}' "$dir/bundle/config.json" >"$dir/filtered/config.json"
+# As those of engines: all names that there are, some by their arguments.
+echo '#include <sys/syscall.h>' | gcc -E -dM - | sed -n 's/^#define __NR_\([a-z0-9_]*\) .*/\1/p' |
+	jq --raw-input . | jq --slurp --slurpfile config "$dir/bundle/config.json" '(. - ["clone", "clone3", "personality", "socket"]) as $names |
+	def rule($name; $arg): {names: [$name], action: "SCMP_ACT_ALLOW", args: [$arg]};
+	$config[0] | .linux.seccomp = {defaultAction: "SCMP_ACT_ERRNO", defaultErrnoRet: 1,
+		architectures: ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"], syscalls: [
+		{names: $names, action: "SCMP_ACT_ALLOW"},
+		rule("personality"; {index: 0, value: 0, op: "SCMP_CMP_EQ"}), rule("personality"; {index: 0, value: 8, op: "SCMP_CMP_EQ"}),
+		rule("socket"; {index: 0, value: 40, op: "SCMP_CMP_NE"}),
+		rule("clone"; {index: 0, value: 2114060288, valueTwo: 0, op: "SCMP_CMP_MASKED_EQ"}),
+		{names: ["clone3"], action: "SCMP_ACT_ERRNO", errnoRet: 38}
+	]}' >"$dir/filtered/config.json"
 
 # view COMMAND...: with the cgroups of $cgroups: those of the machine, or v2 alone.
 view() {
