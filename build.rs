@@ -17,7 +17,10 @@ fn main() {
     // See vessel_start in src/sys/entry.rs.
     if target("ARCH") == "x86_64" && target("ENV") == "gnu" && is_static {
         println!("cargo:rustc-link-arg-bins=-Wl,-e,vessel_start");
-        if glibc().is_some_and(|version| GLIBC.contains(&version.as_str())) {
+        // Another one may be relocated at its start, which glibc's own does.
+        let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+        let is_fixed = flags.split('\x1f').any(|flag| flag.ends_with("relocation-model=static"));
+        if is_fixed && glibc().is_some_and(|version| GLIBC.contains(&version.as_str())) {
             println!("cargo:rustc-cfg=glibc_start");
         }
         if is_release {
@@ -41,9 +44,10 @@ fn main() {
     println!("cargo:rustc-env=VESSEL_COMMIT={}", commit.as_deref().unwrap_or("unknown").trim());
 }
 
-/// The version of the static C library, by what it tells of itself.
+/// The version of the static C library that is linked, by what it tells of itself.
 fn glibc() -> Option<String> {
-    let output = Command::new("cc").arg("-print-file-name=libc.a").output().ok()?;
+    let linker = std::env::var_os("RUSTC_LINKER").unwrap_or_else(|| "cc".into());
+    let output = Command::new(linker).arg("-print-file-name=libc.a").output().ok()?;
     let path = String::from_utf8(output.stdout).ok()?;
     println!("cargo:rerun-if-changed={}", path.trim());
     let library = std::fs::read(path.trim()).ok()?;

@@ -1,5 +1,5 @@
-//! Hosts with v1 hierarchies and v2 beside them (hybrid): a controller that no hierarchy of v1 has may be on the v2 side,
-//! where its limits are then set in the words of v2.
+//! Hosts with v1 hierarchies and v2 beside them (hybrid): a controller that no hierarchy of v1 has may be on the v2
+//! side, where its limits are then set in the words of v2.
 
 use oci_spec::runtime::LinuxResources;
 

@@ -121,7 +121,7 @@ fn create_v1(cgroup: &mut Cgroup, writes: &[Write], made: &mut Made) -> Result<(
             Ok(true) => {}
             Ok(false) => check_free(cgroup, &dir)?,
             Err(e) if forgiven(cgroup, &e) => continue,
-            // Whoever gives a user cgroups of v1 leaves out the v2 side of a hybrid host, which has few controllers or none.
+            // Whoever gives a user cgroups of v1 leaves out the v2 side of a hybrid host, which has few controllers.
             Err(e) if dir.is_v2() && lacks_right(cgroup, &e) => continue,
             Err(e) if lacks_right(cgroup, &e) => return Err(remedied(cgroup, e)),
             Err(e) => return Err(e),

@@ -49,7 +49,7 @@ fn run(call: &Call) -> Result<i32> {
         let stats = container::stats(&call.host, &id)?;
         print(&Line { kind: "stats", id: &id, data: Some(&stats) })?;
         if stats == Stats::default() {
-            log::warn("the statistics are empty: the container has no cgroup");
+            log::warn("the statistics are empty: the container has no cgroup that counts");
         }
         return Ok(0);
     }

@@ -326,8 +326,8 @@ pub fn kill(host: &Host, id: &str, signal: i32, all: bool) -> Result<()> {
         None => Err(Error::of(Cause::State, format!("container not running: {id}"))),
     };
     match sent {
-        // Every process that is left, which are none, has it.
-        Err(e) if all && e.cause() == Cause::State => return Ok(()),
+        // Every process that is left, which are none, has it. Without a pid namespace there may be some.
+        Err(e) if all && state.vessel.pid_namespace && e.cause() == Cause::State => return Ok(()),
         sent => sent?,
     }
     if signal == libc::SIGKILL && !cgroup.unified && cgroup.frozen()? {

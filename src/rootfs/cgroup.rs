@@ -78,7 +78,7 @@ impl Cgroups {
     }
 
     /// A tmpfs with a directory for each hierarchy, named as on the host; links for the single controllers of one that has
-    /// several. v2 beside v1 (hybrid) has no controllers and is left out.
+    /// several. v2 beside v1 (hybrid) is left out: programs look for v1 there.
     fn v1(&self, place: &Place, options: &Options, common: &Common, inside: &Inside) -> Result<OwnedFd> {
         let mut data = "mode=755".to_string();
         if let Some(label) = &common.label {

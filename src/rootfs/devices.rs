@@ -50,12 +50,15 @@ pub(super) struct Device {
 pub(super) fn resolve(devices: &[LinuxDevice], bind: bool) -> Result<Vec<Device>> {
     let mut all = Vec::new();
     for (i, device) in devices.iter().enumerate() {
-        // Without a path it is only for the cgroup's rules; /dev/ptmx is the link to that of the container's devpts.
-        if !device.path().as_os_str().is_empty() && clean(device.path()) != Path::new("/dev/ptmx") {
-            all.push(own(device).map_err(|e| e.context(format!("linux.devices[{i}]")))?);
-            if let Some(device) = all.last_mut() {
-                device.place = format!("linux.devices[{i}]");
-            }
+        // Without a path it is only for the cgroup's rules.
+        if device.path().as_os_str().is_empty() {
+            continue;
+        }
+        let place = format!("linux.devices[{i}]");
+        let device = own(device).map_err(|e| e.context(place.clone()))?;
+        // /dev/ptmx is the link to that of the container's devpts.
+        if device.path != Path::new("/dev/ptmx") {
+            all.push(Device { place, ..device });
         }
     }
     for (path, major, minor) in DEFAULT {

@@ -188,7 +188,7 @@ unsafe fn lower_layers(path: *const u8, layers: *mut u8) -> usize {
     }
 }
 
-/// Makes the mount. Gives its descriptor, or what the kernel answers instead.
+/// Makes the mount. Gives its descriptor; NOT_PERMITTED where the user may not, else another negative number.
 #[cfg(target_arch = "x86_64")]
 unsafe fn make(layers: *const u8) -> isize {
     // SAFETY: all texts end in zero.
@@ -201,7 +201,7 @@ unsafe fn make(layers: *const u8) -> isize {
         let set = |key: &std::ffi::CStr, value: usize| {
             call(libc::SYS_fsconfig, context, FSCONFIG_SET_STRING, key.as_ptr() as usize, value, 0) == 0
         };
-        let mut mount = -1;
+        let mut mount = -(libc::EINVAL as isize);
         if set(c"lowerdir", layers as usize)
             && set(c"xino", c"off".as_ptr() as usize)
             && call(libc::SYS_fsconfig, context, FSCONFIG_CMD_CREATE, 0, 0, 0) == 0

@@ -1,9 +1,12 @@
 //! The start of the C library for a static program, without its look at the processor. A part of the binary
 //! (src/main.rs): it takes the place of `libc-start.o` of glibc.
 //!
-//! glibc executes CPUID some forty times to choose functions for strings and memory, and to size its caches. In a virtual
-//! machine each of them leaves the guest, which takes microseconds: longer than all else that the start does, and a tenth
-//! of a short command. This program copies little, and the functions for any processor do for it.
+//! glibc executes CPUID some forty times to choose functions for strings and memory, and to size its caches. In a
+//! virtual machine each of them leaves the guest, which takes microseconds: longer than all else that the start does, and
+//! a tenth of a short command. This program copies little, and the functions for any processor do for it.
+//!
+//! Left out with it is what only dlopen (and so name services and iconv) and pthread_exit in the first thread need: this
+//! program has neither.
 //!
 //! What is called here is glibc's own and no interface, so it is done with the versions alone that it was made for
 //! (build.rs); with another the usual start is linked. The order of the steps is that of glibc.
