@@ -501,7 +501,9 @@ fn mounts_that_were_added_are_there_again() {
     };
     let scratch = json!({"destination": "/scratch", "type": "tmpfs", "source": "tmpfs", "options": ["size=64k"]});
     let (one, two) = (bind("one"), bind("two"));
-    change("add", json!([one, two, scratch]));
+    // One over the other, of which the upper one goes.
+    change("add", json!([one, one, two, scratch]));
+    change("remove", json!([one]));
     c.exec(["write", "/scratch/saved", "with the container"]).ok();
     change("remove", json!([two]));
     checkpoint(&c, &[]).ok();

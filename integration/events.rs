@@ -162,10 +162,9 @@ fn intervals_are_durations() {
     c.command("events", ["nobody"]).run().fails("does not exist");
 }
 
-#[test]
-fn without_a_cgroup_the_statistics_are_empty() {
-    deviates!("crun", "has no events");
-    let c = Container::rootless(["sleep"]);
+/// The statistics of a container without a cgroup are there, and go on.
+#[track_caller]
+fn are_empty(c: &Container) {
     c.started();
     let out = c.command("events", ["--stats", &c.id]).run().ok();
     let line: serde_json::Value = serde_json::from_str(out.stdout.lines().next().unwrap()).unwrap();
@@ -175,8 +174,23 @@ fn without_a_cgroup_the_statistics_are_empty() {
         "{out}"
     );
     let running = c.command("events", ["--interval", "10ms", &c.id]).spawn();
-    // More than one: it goes on.
     eventually("statistics", || (running.stdout().matches("\"stats\"").count() > 2).then_some(()));
     c.kill("KILL").ok();
     eventually("the end", || running.ended().then_some(()));
+}
+
+#[test]
+fn without_a_cgroup_the_statistics_are_empty() {
+    deviates!("crun", "has no events");
+    are_empty(&Container::rootless(["sleep"]));
+}
+
+#[test]
+fn with_cgroups_disabled_the_statistics_are_empty() {
+    deviates!("runc", "has no such flag");
+    deviates!("crun", "has no events");
+    let mut c = Container::new(["sleep"]);
+    c.global(&["--cgroup-manager", "disabled"]);
+    c.edit(|config| _ = config["linux"].as_object_mut().unwrap().remove("resources"));
+    are_empty(&c);
 }

@@ -27,6 +27,8 @@ fn huge_pages_are_set_and_changed() {
         ]
     };
     set_and_changed(&pages(4_194_304), &rows("4194304"), &pages(2_097_152), &rows("2097152"));
+    // A container without limits gets them later.
+    set_and_changed(&json!({}), &[], &pages(2_097_152), &rows("2097152"));
 }
 
 #[test]

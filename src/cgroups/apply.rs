@@ -33,7 +33,7 @@ pub(super) fn update(cgroup: &Cgroup, resources: &LinuxResources, pids_limit: Op
 
 /// See [`Cgroup::cpu_max`].
 pub(super) fn cpu_max(cgroup: &Cgroup) -> Option<(i64, u64)> {
-    let dir = cgroup.v2().filter(|_| cgroup.unified || hybrid::beside(cgroup, "cpu"))?;
+    let dir = cgroup.v2().filter(|_| cgroup.on_v2("cpu"))?;
     let text = files::read(files::open_dir(&dir.directory()).ok()?, "cpu.max").ok()?;
     let (quota, period) = text.trim_end().split_once(' ')?;
     let quota = if quota == "max" { -1 } else { quota.parse().ok()? };

@@ -138,15 +138,12 @@ fn create_v1(cgroup: &mut Cgroup, writes: &[Write], made: &mut Made) -> Result<(
     if let Some(write) = writes.iter().find(|write| cgroup.home(&write.controller).is_none()) {
         return Err(remedied(cgroup, write.no_hierarchy()));
     }
+    let Some(dir) = cgroup.v2() else { return Ok(()) };
     let beside: Vec<_> = writes.iter().filter(|write| hybrid::beside(cgroup, &write.controller)).cloned().collect();
-    match cgroup.v2().filter(|_| !beside.is_empty()) {
-        Some(dir) => {
-            check_type(dir, &beside)?;
-            let wanted = |name: &String| beside.iter().any(|write| *write.controller == **name);
-            enable(cgroup, dir, controllers(&dir.mountpoint)?.into_iter().filter(wanted).collect(), &beside)
-        }
-        None => Ok(()),
+    if !beside.is_empty() {
+        check_type(dir, &beside)?;
     }
+    enable(cgroup, dir, &beside)
 }
 
 /// Gives a cpuset the processors and memory nodes of its parent: no process can enter one that has none. `skip` names
@@ -192,8 +189,7 @@ fn create_v2(cgroup: &mut Cgroup, writes: &[Write], made: &mut Made) -> Result<(
         Err(e) => return Err(e),
     }
     check_type(&dir, writes)?;
-    // Statistics are asked of containers without limits too.
-    enable(cgroup, &dir, controllers(&dir.mountpoint)?, writes)
+    enable(cgroup, &dir, writes)
 }
 
 /// Below a cgroup that has processes and lends its controllers by thread, a new one must be threaded as well, which
@@ -223,9 +219,14 @@ fn check_type(dir: &Dir, writes: &[Write]) -> Result<()> {
     }
 }
 
-/// Enables controllers; one that a limit needs has to be there in the end.
-fn enable(cgroup: &Cgroup, dir: &Dir, all: Vec<String>, writes: &[Write]) -> Result<()> {
+/// Enables all controllers that there are, as statistics are asked of containers without limits too, and limits may come
+/// later; one that a limit needs has to be there in the end.
+fn enable(cgroup: &Cgroup, dir: &Dir, writes: &[Write]) -> Result<()> {
     let path = dir.directory();
+    let all = controllers(&dir.mountpoint)?;
+    if all.is_empty() && writes.is_empty() {
+        return Ok(());
+    }
     let mut have = controllers(&path)?;
     let mut causes = BTreeMap::new();
     if !all.iter().all(|name| have.contains(name)) {

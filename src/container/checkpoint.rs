@@ -61,10 +61,9 @@ pub(super) fn checkpoint(host: &Host, request: &CheckpointRequest) -> Result<()>
     }
     joined(config.spec.linux().as_ref(), &mut options)?;
     if !request.pre_dump {
-        mounts(&state, &config, &mut options)?;
+        let added = mounts(&state, &config, &mut options)?;
         let streams = streams(&state, &mut options)?;
         write_json(&request.criu.images.join(DESCRIPTORS), &streams)?;
-        let added: Vec<_> = state.vessel.added.iter().map(|bind| &bind.place).collect();
         write_json(&request.criu.images.join(ADDED), &added)?;
     }
     let work_directory = work_directory(&request.criu, &mut options)?;
@@ -214,20 +213,29 @@ fn joined(linux: Option<&Linux>, options: &mut Options) -> Result<()> {
     Ok(())
 }
 
-/// Names the mounts that are the host's: each by its place in the configuration, whatever links lead to.
-fn mounts(state: &State, config: &Config, options: &mut Options) -> Result<()> {
+/// Names the mounts that are the host's: each by its place in the configuration, whatever links lead to. Gives the places
+/// of those that `mounts add` has made and that are still there.
+fn mounts(state: &State, config: &Config, options: &mut Options) -> Result<Vec<PathBuf>> {
     let pid = state.init_process_pid;
     let root = open_directory(Path::new(&format!("/proc/{pid}/root")))?;
     let path = format!("/proc/{pid}/mountinfo");
     let table = std::fs::read_to_string(&path).context(|| format!("cannot read {path}"))?;
     let bundle = Path::new(&state.vessel.bundle);
     let cgroup = &state.vessel.cgroup;
-    let mut externals = rootfs::externals(config, bundle, &cgroup_mounts(cgroup), cgroup.unified);
-    externals.extend(state.vessel.added.iter().cloned());
     let mut found = Vec::new();
-    for External { place, recursive, .. } in externals {
+    for External { place, recursive, .. } in rootfs::externals(config, bundle, &cgroup_mounts(cgroup), cgroup.unified) {
         if let Some((at, _)) = rootfs::locate(root.as_fd(), &place)? {
             found.push((at, place, recursive));
+        }
+    }
+    let mut added = Vec::new();
+    for External { place, recursive, .. } in &state.vessel.added {
+        // A removal that failed half way, or the container itself, may have taken it away.
+        if let Some((at, _)) = rootfs::locate(root.as_fd(), place)?
+            && rootfs::is_mounted(&table, &at)
+        {
+            found.push((at, place.clone(), *recursive));
+            added.push(place.clone());
         }
     }
     for (at, place, recursive) in &found {
@@ -251,7 +259,7 @@ fn mounts(state: &State, config: &Config, options: &mut Options) -> Result<()> {
             options.ext_mnt.push(external(&at, Path::new(NULL))?);
         }
     }
-    Ok(())
+    Ok(added)
 }
 
 /// A mount that is not saved. The messages to CRIU are UTF-8.

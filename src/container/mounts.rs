@@ -66,16 +66,21 @@ pub(super) fn mounts(host: &Host, id: &str, change: MountsChange, mounts: &str) 
     };
     visit(&init, kinds, work, &state)?;
     // For a checkpoint, which is to leave them out.
-    let binds = rootfs::binds(&config, Path::new(&state.vessel.bundle));
-    let before = state.vessel.added.clone();
+    let bundle = Path::new(&state.vessel.bundle);
+    let added = &mut state.vessel.added;
+    let before = added.len();
     match change {
-        MountsChange::Add => state.vessel.added.extend(binds),
+        MountsChange::Add => added.extend(rootfs::binds(&config, bundle)),
         MountsChange::Remove => {
-            let gone = |place: &Path| config.spec.mounts().iter().flatten().any(|m| m.destination() == place);
-            state.vessel.added.retain(|bind| !gone(&bind.place) && !binds.iter().any(|b| b.place == bind.place));
+            for place in rootfs::places(&config, bundle) {
+                // The one on top.
+                if let Some(last) = added.iter().rposition(|bind| bind.place == place) {
+                    added.remove(last);
+                }
+            }
         }
     }
-    if state.vessel.added == before { Ok(()) } else { entry.write_state(&state) }
+    if added.len() == before { Ok(()) } else { entry.write_state(&state) }
 }
 
 /// Has a process do something in the container's namespaces.

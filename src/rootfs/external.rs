@@ -67,9 +67,14 @@ pub fn externals(config: &Config, bundle: &Path, cgroups: &[CgroupMount], unifie
 
 /// The binds among the mounts of a configuration.
 pub fn binds(config: &Config, bundle: &Path) -> Vec<External> {
-    let root = config.spec.root().as_ref().map(|root| clean(&bundle.join(root.path())));
     let mounts = config.spec.mounts().iter().flatten();
-    mounts.filter_map(|entry| bound_at(entry, &place(entry, root.as_deref()), bundle)).collect()
+    mounts.zip(places(config, bundle)).filter_map(|(entry, place)| bound_at(entry, &place, bundle)).collect()
+}
+
+/// Where a configuration wants its mounts.
+pub fn places(config: &Config, bundle: &Path) -> Vec<PathBuf> {
+    let root = config.spec.root().as_ref().map(|root| clean(&bundle.join(root.path())));
+    config.spec.mounts().iter().flatten().map(|entry| place(entry, root.as_deref())).collect()
 }
 
 fn bound_at(entry: &Entry, place: &Path, bundle: &Path) -> Option<External> {
@@ -170,8 +175,16 @@ fn stand_in(destination: &Path, inside: &Inside) -> Result<OwnedFd> {
 
 /// The mount points below a directory, of a table as /proc/PID/mountinfo.
 pub fn mounts_below(mountinfo: &str, directory: &Path) -> Vec<PathBuf> {
-    let places = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
-    places.filter(|place| place.starts_with(directory) && place != directory).collect()
+    mount_points(mountinfo).filter(|place| place.starts_with(directory) && place != directory).collect()
+}
+
+/// Whether a place is a mount point in such a table.
+pub fn is_mounted(mountinfo: &str, place: &Path) -> bool {
+    mount_points(mountinfo).any(|point| point == place)
+}
+
+fn mount_points(mountinfo: &str) -> impl Iterator<Item = PathBuf> {
+    mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape)
 }
 
 /// Blanks, tabs, newlines and backslashes are written as three octal digits.

@@ -32,7 +32,7 @@ use crate::spec::Config;
 use crate::sys::proc::Proc;
 pub use addition::{Addition, addition, remove};
 use devices::Device;
-pub use external::{External, binds, externals, locate, mounts_below, protect_root};
+pub use external::{External, binds, externals, is_mounted, locate, mounts_below, places, protect_root};
 use mounts::{Common, Kind, Mount};
 use place::Inside;
 use protect::Masks;

@@ -32,6 +32,7 @@ pub const fn is_our_overlay(f_type: i64, f_flags: i64) -> bool {
 /// The second layer, which is there in any case. Nothing is mounted below it: that would be locked in a user namespace,
 /// and what it covers must not come to light there.
 pub const ELSEWHERE: &std::ffi::CStr = c":/sys/class";
+
 /// The longest text that fsconfig(2) takes, with its end.
 const LONGEST: usize = 256;
 const FSCONFIG_SET_STRING: usize = 1;

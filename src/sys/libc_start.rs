@@ -135,42 +135,16 @@ unsafe extern "C" fn __libc_start_main(
         if __libc_enable_secure != 0 {
             __libc_check_standard_fds();
         }
-        construct(
-            (&raw const __preinit_array_start).cast(),
-            (&raw const __preinit_array_end).cast(),
-            argc,
-            argv,
-            environment,
-        );
+        let construct = |mut next: *const Constructor, last: *const Constructor| {
+            while next < last {
+                (*next)(argc, argv, environment);
+                next = next.add(1);
+            }
+        };
+        construct((&raw const __preinit_array_start).cast(), (&raw const __preinit_array_end).cast());
         _init();
-        construct(
-            (&raw const __init_array_start).cast(),
-            (&raw const __init_array_end).cast(),
-            argc,
-            argv,
-            environment,
-        );
+        construct((&raw const __init_array_start).cast(), (&raw const __init_array_end).cast());
         exit(main(argc, argv, environment))
-    }
-}
-
-/// Calls each function from `next` up to `last`.
-///
-/// # Safety
-/// They enclose a list of the linker's.
-unsafe fn construct(
-    mut next: *const Constructor,
-    last: *const Constructor,
-    argc: c_int,
-    argv: *const *const c_char,
-    environment: *const *const c_char,
-) {
-    while next < last {
-        // SAFETY: the caller's promise.
-        unsafe {
-            (*next)(argc, argv, environment);
-            next = next.add(1);
-        }
     }
 }
 
