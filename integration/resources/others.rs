@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{container, drivers, has, set_and_changed};
-use crate::harness::{CGROUP_ROOT, Cmd, Need, eventually, in_any_vm, missing, runtime};
+use crate::harness::{CGROUP_ROOT, Cmd, Need, eventually, in_any_vm, missing, on_v2, runtime, suite};
 use crate::systemd::calm;
 use crate::{deviates, needs, needs_vm, skip};
 
@@ -27,8 +27,27 @@ fn huge_pages_are_set_and_changed() {
         ]
     };
     set_and_changed(&pages(4_194_304), &rows("4194304"), &pages(2_097_152), &rows("2097152"));
-    // A container without limits gets them later.
-    set_and_changed(&json!({}), &[], &pages(2_097_152), &rows("2097152"));
+}
+
+/// A container without limits gets them later, also where no other one has had the controller enabled.
+#[test]
+fn limits_of_huge_pages_may_come_later() {
+    deviates!("runc", "does not look beside v1");
+    deviates!("crun", "does not look beside v1");
+    needs!(Need::CgroupV1, Need::Controller("hugetlb"), Need::File("/sys/kernel/mm/hugepages/hugepages-2048kB"));
+    if !on_v2("hugetlb") {
+        skip!("hugetlb is on v1");
+    }
+    let above = format!("{}-later", suite().name);
+    let mut c = container(false, &["sleep"], &json!({}));
+    let path = format!("/{above}/{}", c.id);
+    c.edit(|config| config["linux"]["cgroupsPath"] = json!(path));
+    c.started();
+    c.command("update", ["--resources", "-"]).arg(&c.id).stdin(pages(2_097_152).to_string()).run().ok();
+    has(&c, &[("hugetlb", "", "hugetlb.2MB.max", "2097152")]);
+    c.finish();
+    let hierarchies = fs::read_dir(CGROUP_ROOT).unwrap().flatten();
+    hierarchies.for_each(|hierarchy| _ = fs::remove_dir(hierarchy.path().join(&above)));
 }
 
 #[test]
