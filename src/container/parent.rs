@@ -119,14 +119,13 @@ impl Parent<'_> {
         cgroup.restrict_devices(self.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()))
     }
 
-    /// What an init has reported that has ended by itself.
+    /// Why init has ended or is about to, where it has said so or its channel is closed.
     fn last_words(&mut self) -> Option<Error> {
-        if !wait::ended_within(&self.pidfd, 0).is_ok_and(|ended| ended) {
-            return None;
-        }
-        while let Ok(Some((report, _))) = self.channel.receive() {
-            if let Report::Failed(e) = report {
-                return Some(e);
+        while self.channel.ready() {
+            match self.channel.receive().ok()? {
+                Some((Report::Failed(e), _)) => return Some(e),
+                Some(_) => {}
+                None => return Some(self.died()),
             }
         }
         None

@@ -34,6 +34,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv, recvmsg, sendmsg,
     socketpair,
 };
+use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::error::{Context, Error, Result};
@@ -133,6 +134,12 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
         Ok(())
     }
 
+    /// Whether [`Channel::receive`] returns at once.
+    pub fn ready(&self) -> bool {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+        rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+    }
+
     /// Receives a message; none at the end of the file.
     pub fn receive(&self) -> Result<Option<(R, Option<OwnedFd>)>> {
         let fd = self.socket.as_raw_fd();
@@ -195,13 +202,15 @@ mod tests {
     fn an_error_crosses_whole() {
         let (runtime, init) = pair().unwrap();
         let error = Error::from_errno(libc::ENOENT, "mount /x");
+        assert!(!runtime.ready());
         init.send(&Report::Failed(error.clone())).unwrap();
+        assert!(runtime.ready());
         drop(init);
         match runtime.receive().unwrap() {
             Some((Report::Failed(e), None)) => assert_eq!(e, error),
             other => panic!("{other:?}"),
         }
-        assert!(runtime.receive().unwrap().is_none());
+        assert!(runtime.ready() && runtime.receive().unwrap().is_none());
     }
 
     #[test]
