@@ -96,11 +96,9 @@ impl Bind {
         Ok(())
     }
 
-    /// The clone, and whether it is a directory.
-    pub(super) fn take(&mut self) -> Result<(OwnedFd, bool)> {
-        let tree = self.tree.take().ok_or_else(|| Error::new("the source was not opened"))?;
-        let directory = kind(&tree)? == FileType::Directory;
-        Ok((tree, directory))
+    /// The clone.
+    pub(super) fn take(&mut self) -> Result<OwnedFd> {
+        self.tree.take().ok_or_else(|| Error::new("the source was not opened"))
     }
 
     fn finish(&self, tree: &OwnedFd, mut map: impl FnMut(&OwnedFd) -> Result<()>) -> Result<()> {
@@ -125,9 +123,11 @@ impl Bind {
     }
 
     fn set_options(&self, tree: &OwnedFd, locked: bool) -> Result<()> {
-        let Some((set, clear)) = bind_attributes(&self.options, mount_flags(tree)?, locked)? else { return Ok(()) };
+        let locked = locked.then(|| mount_flags(tree)).transpose()?;
+        let Some((set, clear)) = bind_attributes(&self.options, locked)? else { return Ok(()) };
         let done = set_attributes(tree, false, &Change { set, clear, ..Change::default() });
-        if locked && clear & MOUNT_ATTR__ATIME != 0 && done.as_ref().is_err_and(|e| e.errno() == libc::EPERM) {
+        if locked.is_some() && clear & MOUNT_ATTR__ATIME != 0 && done.as_ref().is_err_and(|e| e.errno() == libc::EPERM)
+        {
             return done.context(|| "cannot change locked atime flags");
         }
         done.context(|| "cannot set the options of the mount")
@@ -218,18 +218,20 @@ pub(super) fn remount_attributes(options: &Options) -> (u64, u64) {
 /// exactly the options asked for, as `mount --bind -o` means it; only how access times are kept stays where no option sets
 /// it. Where the source's flags are `locked` (for another user namespace) and one of them would be lost, all of them stay,
 /// and an option that asks otherwise is an error.
-fn bind_attributes(options: &Options, source: u64, locked: bool) -> Result<Option<(u64, u64)>> {
+fn bind_attributes(options: &Options, locked: Option<u64>) -> Result<Option<(u64, u64)>> {
     if options.flags & !(MS_BIND | MS_REC | MS_REMOUNT) == 0 && options.cleared == 0 {
         return Ok(None);
     }
     let mode = options.flags & (ATIME_FLAGS | MS_NODIRATIME);
-    let source = source | if source & ATIME_FLAGS == 0 { MS_STRICTATIME } else { 0 };
-    // Without a mode asked for, nodiratime stays as the mode does.
-    let lost = |flag| is_lockable(flag) && flag != MS_NODIRATIME && source & flag != 0 && options.flags & flag == 0;
-    let keep =
-        locked && (SIMPLE.iter().any(|(flag, ..)| lost(*flag)) || mode != 0 && effective(mode) != effective(source));
-    if keep {
-        check_locked(options, source)?;
+    let mut keep = false;
+    if let Some(source) = locked {
+        let source = source | if source & ATIME_FLAGS == 0 { MS_STRICTATIME } else { 0 };
+        // Without a mode asked for, nodiratime stays as the mode does.
+        let lost = |flag| is_lockable(flag) && flag != MS_NODIRATIME && source & flag != 0 && options.flags & flag == 0;
+        keep = SIMPLE.iter().any(|(flag, ..)| lost(*flag)) || mode != 0 && effective(mode) != effective(source);
+        if keep {
+            check_locked(options, source)?;
+        }
     }
     let (mut set, mut clear) = (0, 0);
     for (flag, attr, _) in SIMPLE.into_iter().filter(|(flag, ..)| *flag != MS_NODIRATIME) {
@@ -280,7 +282,7 @@ mod tests {
     use super::*;
 
     fn bind(options: &[&str], source: u64, locked: bool) -> Result<Option<(u64, u64)>> {
-        bind_attributes(&Options::parse(options), source, locked)
+        bind_attributes(&Options::parse(options), locked.then_some(source))
     }
 
     const ALL: u64 =

@@ -45,7 +45,7 @@ impl Cgroups {
         common: &Common,
         inside: &Inside,
     ) -> Result<OwnedFd> {
-        let place = inside.open(destination, Leaf::Directory, true)?;
+        let place = inside.open(destination, || Ok(Leaf::Directory), true)?;
         if place.path == Path::new("/") {
             return Err(Error::new("the destination is on the top of rootfs"));
         }

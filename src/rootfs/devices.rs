@@ -189,7 +189,7 @@ impl Device {
 
     fn bind_in(&mut self, directory: &OwnedFd, name: &OsStr) -> Result<()> {
         let Some(bind) = &mut self.bind else { return Ok(()) };
-        let (tree, _) = bind.take()?;
+        let tree = bind.take()?;
         let host = rustix::fs::fstat(&tree)?;
         self.check(&host).map_err(|e| e.context("the host's node, which must be bound in a user namespace"))?;
         match rustix::fs::mknodat(directory, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0) {

@@ -163,7 +163,7 @@ impl Mount {
 }
 
 fn stand_in(destination: &Path, inside: &Inside) -> Result<OwnedFd> {
-    let place = inside.open(destination, Leaf::Directory, true)?;
+    let place = inside.open(destination, || Ok(Leaf::Directory), true)?;
     if place.path == Path::new("/") {
         return Err(Error::new("the destination is on the top of rootfs"));
     }

@@ -103,20 +103,27 @@ impl Mount {
 }
 
 pub(super) fn attach_bind(bind: &mut Bind, destination: &Path, inside: &Inside) -> Result<OwnedFd> {
-    let (tree, directory) = bind.take()?;
-    let place = inside.open(destination, if directory { Leaf::Directory } else { Leaf::File }, true)?;
+    let tree = bind.take()?;
+    let leaf = || Ok(if is_directory(&tree)? { Leaf::Directory } else { Leaf::File });
+    let place = inside.open(destination, leaf, true)?;
     check_top(&place)?;
     if place.path != Path::new("/proc") || !is_procfs_root(&tree)? {
         check_proc(&place.path)?;
     }
-    let place_is_directory = bind::kind(&place.fd)? == FileType::Directory;
-    if place_is_directory != directory {
-        let names = |directory| if directory { "a directory" } else { "a file" };
-        let text = format!("the source is {}, the destination is {}", names(directory), names(place_is_directory));
-        return Err(Error::from_errno(libc::ENOTDIR, text));
-    }
-    inside.attach(&tree, &place)?;
+    inside.attach(&tree, &place).map_err(|e| mismatch(&tree, &place.fd).unwrap_or(e))?;
     Ok(tree)
+}
+
+/// A file does not go on a directory, nor a directory on a file.
+fn mismatch(tree: &OwnedFd, place: &OwnedFd) -> Option<Error> {
+    let (source, destination) = (is_directory(tree).ok()?, is_directory(place).ok()?);
+    let name = |directory| if directory { "a directory" } else { "a file" };
+    let text = || format!("the source is {}, the destination is {}", name(source), name(destination));
+    (source != destination).then(|| Error::from_errno(libc::ENOTDIR, text()))
+}
+
+fn is_directory(fd: &OwnedFd) -> Result<bool> {
+    Ok(bind::kind(fd)? == FileType::Directory)
 }
 
 fn remount(destination: &Path, options: &Options, inside: &Inside) -> Result<OwnedFd> {
@@ -149,7 +156,7 @@ impl New<'_> {
         let place = if pseudo {
             open_ordinary(self.kind, self.destination, inside)?
         } else {
-            inside.open(self.destination, Leaf::Directory, true)?
+            inside.open(self.destination, || Ok(Leaf::Directory), true)?
         };
         check_top(&place)?;
         if self.kind != "proc" || place.path != Path::new("/proc") {
@@ -212,7 +219,7 @@ impl New<'_> {
 /// something else.
 fn open_ordinary(kind: &str, destination: &Path, inside: &Inside) -> Result<Place> {
     // A slash at the end would have the kernel follow a link before it.
-    let place = inside.open(&clean(destination), Leaf::Directory, false)?;
+    let place = inside.open(&clean(destination), || Ok(Leaf::Directory), false)?;
     match bind::kind(&place.fd)? {
         FileType::Directory => Ok(place),
         _ => Err(Error::new(format!("filesystem {kind:?} must be mounted on ordinary directory"))),

@@ -1,12 +1,11 @@
 //! Places in the root to mount on: opened in-root, checked before and after.
 
-use std::cell::RefCell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
-use rustix::io::{DupFlags, Errno};
+use rustix::io::Errno;
 use rustix::mount::MoveMountFlags;
 
 use super::inroot::{self, Leaf};
@@ -35,9 +34,6 @@ pub(super) struct Inside {
     at: PathBuf,
     /// The host's /proc/self/fd, for the names of descriptors.
     names: OwnedFd,
-    /// A number through which descriptors are asked for their names: the kernel makes what it has in /proc for a number
-    /// anew after each close, and that is most of the work.
-    asked: RefCell<OwnedFd>,
 }
 
 /// An opened place.
@@ -62,8 +58,7 @@ impl Inside {
     /// The same with a descriptor of /proc/self/fd, of this process.
     pub(super) fn with_names(root: OwnedFd, names: OwnedFd) -> Result<Inside> {
         let at = host_name(&names, &root)?;
-        let asked = RefCell::new(rustix::io::fcntl_dupfd_cloexec(&names, 3).context(|| "cannot copy a descriptor")?);
-        Ok(Inside { root, at, names, asked })
+        Ok(Inside { root, at, names })
     }
 
     /// The host's /proc/self/fd.
@@ -76,13 +71,13 @@ impl Inside {
         self.root.as_fd()
     }
 
-    /// Opens the place of a mount, making it where it is missing.
-    pub(super) fn open(&self, destination: &Path, leaf: Leaf, follow: bool) -> Result<Place> {
+    /// Opens the place of a mount, making it where it is missing: then `leaf` is asked what.
+    pub(super) fn open(&self, destination: &Path, leaf: impl FnOnce() -> Result<Leaf>, follow: bool) -> Result<Place> {
         let (fd, made) = match inroot::resolve(self.fd(), destination, OFlags::empty(), ResolveFlags::NO_SYMLINKS) {
             // It lies where its text says, so its name need not be asked for.
             Ok(fd) => return Ok(Place { fd, made: false, path: clean(destination) }),
-            Err(Errno::LOOP) => inroot::ensure(self.fd(), destination, leaf, follow)?,
-            Err(Errno::NOENT) => (inroot::make(self.fd(), destination, leaf, follow)?, true),
+            Err(Errno::LOOP) => inroot::ensure(self.fd(), destination, leaf()?, follow)?,
+            Err(Errno::NOENT) => (inroot::make(self.fd(), destination, leaf()?, follow)?, true),
             Err(e) => return Err(e.into()),
         };
         let path = self.name(&fd)?;
@@ -98,9 +93,7 @@ impl Inside {
 
     /// Where in the root a descriptor is.
     pub(super) fn name(&self, fd: impl AsFd) -> Result<PathBuf> {
-        let mut asked = self.asked.borrow_mut();
-        rustix::io::dup3(fd, &mut asked, DupFlags::CLOEXEC).context(|| "cannot copy a descriptor")?;
-        let name = host_name(&self.names, &*asked)?;
+        let name = host_name(&self.names, fd)?;
         match name.strip_prefix(&self.at) {
             Ok(path) if !name.starts_with("(unreachable)") => Ok(Path::new("/").join(path)),
             _ => Err(Error::new(format!("it is at {}, outside of the root filesystem", name.display()))),
@@ -116,12 +109,14 @@ impl Inside {
     /// have moved it out of the root meanwhile.
     pub(super) fn attach(&self, tree: &OwnedFd, place: &Place) -> Result<()> {
         attach(tree, &place.fd)?;
-        self.check(tree, place)
+        // The mount is where its place is; and places mostly have the same number, the next free one, for which the kernel
+        // has all that it needs in /proc.
+        self.check(&place.fd, place)
     }
 
     /// The check of [`Inside::attach`].
-    pub(super) fn check(&self, mount: &OwnedFd, place: &Place) -> Result<()> {
-        let path = self.name(mount)?;
+    pub(super) fn check(&self, fd: &OwnedFd, place: &Place) -> Result<()> {
+        let path = self.name(fd)?;
         if path == place.path {
             return Ok(());
         }
