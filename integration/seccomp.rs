@@ -226,12 +226,15 @@ fn an_agent_answers_for_the_kernel() {
     c.edit(|config| {
         config["annotations"] = json!({"org.example.key": "value"});
         config["linux"]["seccomp"] = json!({
-            "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path.to_str(), "listenerMetadata": "some text",
+            "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path.to_str(), "listenerMetadata": "some text", "flags": [],
             "syscalls": [rule(json!(["mkdirat"]), "SCMP_ACT_NOTIFY")],
         });
     });
+    c.global(&["--debug"]);
     let served = std::thread::spawn(move || agent(&socket, libc::EBUSY, 1));
-    c.run().ok().line("syscall EBUSY");
+    let out = c.run().ok().line("syscall EBUSY");
+    // The log has the flag that asked for the listener.
+    assert!(out.stderr.contains("msg=\"seccomp filter flags: 8\""), "{out}");
     let state = served.join().unwrap();
     assert_eq!(state["fds"], json!(["seccompFd"]), "{state}");
     assert_eq!(state["metadata"], "some text", "{state}");

@@ -193,7 +193,7 @@ fn serve(
     cgroups: &[String],
 ) -> Result<()> {
     if let Some(filter) = filter()? {
-        log::debug(|| format!("seccomp filter flags: {}", filter.flags));
+        log::debug(|| format!("seccomp filter flags: {}", filter.all_flags()));
         made.channel.send(&filter_order(&filter)).or_else(gone_is_no_fault)?;
     }
     loop {

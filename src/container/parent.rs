@@ -135,7 +135,7 @@ impl Parent<'_> {
     fn send_filter(&mut self) -> Result<()> {
         let Some(profile) = self.filter.take() else { return Ok(()) };
         let filter = seccomp::compile(profile)?;
-        log::debug(|| format!("seccomp filter flags: {}", filter.flags));
+        log::debug(|| format!("seccomp filter flags: {}", filter.all_flags()));
         timings::phase("seccomp filter");
         self.channel.send(&filter_order(&filter)).or_else(gone_is_no_fault)?;
         self.entry.keep_filter(&filter);

@@ -6,6 +6,9 @@ use crate::error::{Error, Result};
 
 const SIZE: usize = size_of::<libc::sock_filter>();
 
+/// Asks for a listener.
+pub const NEW_LISTENER: u32 = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32;
+
 /// Installs a filter, `struct sock_filter`s in the machine's byte order, on the calling thread; with `listener`, gives the
 /// descriptor that notifications are read from.
 pub fn set_filter(program: &[u8], flags: u32, listener: bool) -> Result<Option<OwnedFd>> {
@@ -24,8 +27,7 @@ pub fn set_filter(program: &[u8], flags: u32, listener: bool) -> Result<Option<O
         .collect();
     let len = u16::try_from(filter.len()).map_err(|_| Error::new("the seccomp filter is too long"))?;
     let program = libc::sock_fprog { len, filter: filter.as_mut_ptr() };
-    let listener_flag = if listener { libc::SECCOMP_FILTER_FLAG_NEW_LISTENER } else { 0 };
-    let flags = libc::c_ulong::from(flags) | listener_flag;
+    let flags = libc::c_ulong::from(if listener { flags | NEW_LISTENER } else { flags });
     // SAFETY: the kernel reads `program` and the `len` instructions that it points to; both live for the whole call.
     let result = unsafe {
         libc::syscall(libc::SYS_seccomp, libc::c_ulong::from(libc::SECCOMP_SET_MODE_FILTER), flags, &raw const program)

@@ -39,6 +39,11 @@ pub struct Filter {
 impl Filter {
     /// The size of an instruction, in bytes.
     pub const INSTRUCTION: usize = 8;
+
+    /// What seccomp(2) is told: with the flag that asks for a listener.
+    pub fn all_flags(&self) -> u32 {
+        if self.notify { self.flags | sys::seccomp::NEW_LISTENER } else { self.flags }
+    }
 }
 
 /// Compiles a profile, with the stub before it that answers ENOSYS to system calls newer than the profile.
