@@ -31,6 +31,8 @@ pub(super) struct Made {
     pub(super) channel: RuntimeEnd,
     /// The terminal's master, where no console socket has taken it.
     pub(super) terminal: Option<OwnedFd>,
+    /// Whether init was told to execute the program already.
+    pub(super) started: bool,
 }
 
 /// Makes a container. On failure nothing of it is left.
@@ -106,6 +108,13 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     let staged =
         !intermediate && !late && note_init(&mut state, linux).and_then(|()| entry.stage_state(&state)).is_ok();
     timings::phase("devices and state");
+    // What follows then must not need the program to wait. Who is killed now leaves a state in which `delete` finds init.
+    let start_early = staged
+        && matches!(opener, Opener::Run(_))
+        && !process.terminal().unwrap_or(false)
+        && state.vessel.rdt.is_none()
+        && request.pid_file.is_none()
+        && request.pidfd_socket.is_none();
     let mut parent = Parent {
         channel,
         pidfd,
@@ -121,12 +130,14 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
         id_maps,
         limits: Limits::new(&config, &entry, &plan),
         rollback: &mut rollback,
+        start_early,
     };
     parent.serve()?;
     timings::phase("until init is ready");
     if let Some(group) = &parent.state.vessel.rdt {
         group.add(parent.state.init_process_pid).context(|| "linux.intelRdt")?;
     }
+    let started = start_early && !parent.start_early;
     let Parent { channel, pidfd, terminal, .. } = parent;
 
     log::debug(|| format!("init is process {} and waits for its start", state.init_process_pid));
@@ -142,7 +153,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
         console::send_pidfd(path, &pidfd)?;
     }
     timings::phase("pid file");
-    Ok(Made { entry, state, pidfd, channel, terminal, rollback })
+    Ok(Made { entry, state, pidfd, channel, terminal, started, rollback })
 }
 
 /// Notes what is to be known of init once its pid is.

@@ -29,6 +29,8 @@ struct Made {
     pidfd: OwnedFd,
     channel: RuntimeEnd,
     terminal: Option<OwnedFd>,
+    /// Whether it was told to execute the program already.
+    started: bool,
 }
 
 pub(super) fn exec(host: &Host, request: &ExecRequest) -> Result<i32> {
@@ -51,20 +53,19 @@ pub(super) fn exec(host: &Host, request: &ExecRequest) -> Result<i32> {
     check_terminal(&process, request)?;
     timings::phase("state and config.json");
     let signals = if request.detach { None } else { Some(Signals::block(true)?) };
-    let made = make(request, &entry, &state, &config, &process, &init)?;
-    if let Some(path) = &request.pid_file {
-        store::write_pid_file(path, made.pid)?;
+    let mut made = make(request, &entry, &state, &config, &process, &init)?;
+    if !made.started {
+        if let Some(path) = &request.pidfd_socket {
+            console::send_pidfd(path, &made.pidfd)?;
+        }
+        if let Some(master) = &made.terminal {
+            foreground::set_up(master)?;
+        }
+        if let Some(group) = &state.vessel.rdt {
+            group.add(made.pid)?;
+        }
+        open_gate(&mut made, request)?;
     }
-    if let Some(path) = &request.pidfd_socket {
-        console::send_pidfd(path, &made.pidfd)?;
-    }
-    if let Some(master) = &made.terminal {
-        foreground::set_up(master)?;
-    }
-    if let Some(group) = &state.vessel.rdt {
-        group.add(made.pid)?;
-    }
-    made.channel.send(&Order::Start)?;
     if let Err(e) = start::watch(&made.channel, &made.pidfd, &state, made.pid, "running") {
         // It may be waiting for our answer.
         let _ = sys::pidfd::send_signal(made.pidfd.as_fd(), libc::SIGKILL);
@@ -161,14 +162,28 @@ fn make(
     };
     drop((end, console));
     timings::phase("fork");
-    let mut made = Made { pid, pidfd, channel, terminal: None };
+    let mut made = Made { pid, pidfd, channel, terminal: None, started: false };
     let filter = |profile| stored.filter().map_or_else(|| seccomp::compile(profile), Ok);
     let filter = || linux.seccomp().as_ref().map(filter).transpose();
-    serve(&mut made, &proc, process, filter, state, &request.cgroups).inspect_err(|_| {
+    // Nothing has to be done then between its last word and the program.
+    let start_early = !intermediate
+        && !process.terminal().unwrap_or(false)
+        && state.vessel.rdt.is_none()
+        && request.pidfd_socket.is_none();
+    serve(&mut made, &proc, process, filter, state, request, start_early).inspect_err(|_| {
         let _ = sys::pidfd::send_signal(made.pidfd.as_fd(), libc::SIGKILL);
         let _ = wait::reap(&made.pidfd);
     })?;
     Ok(made)
+}
+
+/// Tells the process to execute the program; before it is there, if it is not ready yet.
+fn open_gate(made: &mut Made, request: &ExecRequest) -> Result<()> {
+    if let Some(path) = &request.pid_file {
+        store::write_pid_file(path, made.pid)?;
+    }
+    made.started = true;
+    made.channel.send(&Order::Start).or_else(gone_is_no_fault)
 }
 
 /// Forks into the cgroup. With domain controllers on, the kernel refuses a cgroup that has cgroups below it (a container
@@ -190,18 +205,22 @@ fn serve(
     process: &Process,
     filter: impl FnOnce() -> Result<Option<seccomp::Filter>>,
     state: &State,
-    cgroups: &[String],
+    request: &ExecRequest,
+    start_early: bool,
 ) -> Result<()> {
     if let Some(filter) = filter()? {
         log::debug(|| format!("seccomp filter flags: {}", filter.all_flags()));
         made.channel.send(&filter_order(&filter)).or_else(gone_is_no_fault)?;
+    }
+    if start_early {
+        open_gate(made, request)?;
     }
     loop {
         match made.channel.receive()? {
             None => return Err(wait::died(&made.pidfd, &state.vessel.cgroup)),
             Some((Report::Failed(e), _)) => return Err(e),
             Some((Report::Attach, _)) => {
-                state.vessel.cgroup.attach(made.pid, cgroups, state.init_process_pid)?;
+                state.vessel.cgroup.attach(made.pid, &request.cgroups, state.init_process_pid)?;
                 made.channel.send(&Order::Attached(None))?;
             }
             Some((Report::Pid(pid), _)) => {

@@ -253,7 +253,9 @@ pub fn run(host: &Host, request: &RunRequest) -> Result<i32> {
     if let Some(master) = &made.terminal {
         foreground::set_up(master)?;
     }
-    made.channel.send(&Order::Start)?;
+    if !made.started {
+        made.channel.send(&Order::Start)?;
+    }
     start::watch(&made.channel, &made.pidfd, &made.state, made.state.init_process_pid, "creating")?;
     timings::phase("until the program runs");
     made.rollback.call_off();

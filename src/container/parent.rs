@@ -32,6 +32,8 @@ pub(super) struct Parent<'a> {
     pub(super) id_maps: rootfs::IdMaps,
     pub(super) limits: Limits<'a>,
     pub(super) rollback: &'a mut Rollback,
+    /// Whether init may execute the program as soon as it is ready. False once it has been told.
+    pub(super) start_early: bool,
 }
 
 impl Parent<'_> {
@@ -49,6 +51,7 @@ impl Parent<'_> {
         if !new_user && !self.intermediate {
             self.send_filter()?;
             self.finish_unit()?;
+            self.open_gate()?;
         }
         loop {
             match self.channel.receive()? {
@@ -73,6 +76,7 @@ impl Parent<'_> {
                     if !self.intermediate {
                         self.send_filter()?;
                         self.finish_unit()?;
+                        self.open_gate()?;
                     }
                 }
                 Some((Report::Hooks, _)) => {
@@ -140,6 +144,14 @@ impl Parent<'_> {
         self.channel.send(&filter_order(&filter)).or_else(gone_is_no_fault)?;
         self.entry.keep_filter(&filter);
         Ok(())
+    }
+
+    /// Opens the gate ahead, so that init does not wait there.
+    fn open_gate(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.start_early) {
+            return Ok(());
+        }
+        self.channel.send(&Order::Start).or_else(gone_is_no_fault)
     }
 
     /// The intermediate has made init and ends.

@@ -16,7 +16,7 @@
 //!   6            <- Limits          ------------------ in a user namespace: limits need outer rights
 //!                -- Limited(done)   ----------------->
 //!   7            <- Ready           ------------------ set up, at the gate
-//!                -- Created | Start ----------------->
+//!                -- Created | Start -----------------> Start from 3 on, where nothing has to be done in between
 //!   8            <- Listener(fd)    ------------------ a seccomp listener is there to be fetched
 //!                -- Listened        ----------------->
 //!   9            <- Failed(error)   ------------------ at any time: the error, whole; the sender ends

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 
-use super::channel::{Channel, InitEnd, Order, Report, RuntimeEnd};
+use super::channel::{Channel, InitEnd, Order, RuntimeEnd};
 use super::{Orders, unexpected};
 use crate::error::{Context, Result};
 use crate::sys;
@@ -51,7 +51,7 @@ pub(super) fn wait(orders: &mut Orders, gate: Option<OwnedFd>, preserve_fds: u32
     // A created container can be ended by a signal; a caller may wait for it for long.
     sys::process::end_on_signals()?;
     // With a profile, its filter comes before the last word of the runtime.
-    match (orders.ask(&Report::Ready)?, gate) {
+    match (orders.ready()?, gate) {
         (Order::Start, _) => Ok(None),
         (Order::Created, Some(gate)) => {
             // Nothing of the runtime or its caller may stay open here: who waits for the end of a pipe would wait for us.

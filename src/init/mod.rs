@@ -55,19 +55,30 @@ pub struct Program<'a> {
 pub struct Orders {
     end: InitEnd,
     filter: Option<Filter>,
+    start: bool,
 }
 
 impl Orders {
     fn new(end: InitEnd) -> Self {
-        Orders { end, filter: None }
+        Orders { end, filter: None, start: false }
     }
 
     fn report(&self, report: &Report) -> Result<()> {
         self.end.send(report)
     }
 
-    /// The next order that is no filter. The runtime being gone ends init: nobody is left to tell.
+    /// The next order but for a filter and a start that come early.
     fn next(&mut self) -> Result<Order> {
+        loop {
+            match self.receive()? {
+                Order::Start => self.start = true,
+                order => return Ok(order),
+            }
+        }
+    }
+
+    /// The next order that is no filter. The runtime being gone ends init: nobody is left to tell.
+    fn receive(&mut self) -> Result<Order> {
         loop {
             match self.end.receive()? {
                 None => sys::process::exit(1),
@@ -83,6 +94,12 @@ impl Orders {
     fn ask(&mut self, report: &Report) -> Result<Order> {
         self.report(report)?;
         self.next()
+    }
+
+    /// Reports that this process is ready. Returns what it is to do then.
+    fn ready(&mut self) -> Result<Order> {
+        self.report(&Report::Ready)?;
+        if self.start { Ok(Order::Start) } else { self.receive() }
     }
 
     /// Reports why this process ends, and ends it.
