@@ -59,14 +59,9 @@ impl Need {
         let absent = |there: bool, what: &str| (!there).then(|| what.to_owned());
         match self {
             Need::CgroupV1 => absent(!v2.exists() && Path::new(CGROUP_ROOT).join("devices").exists(), "no cgroup v1"),
-            Need::OnV1(name) => {
-                absent(!v2.exists() && Path::new(CGROUP_ROOT).join(name).exists(), &format!("no {name} on cgroup v1"))
-            }
+            Need::OnV1(name) => absent(on_v1(name), &format!("no {name} on cgroup v1")),
             Need::CgroupV2 => absent(v2.exists(), "no cgroup v2"),
-            Need::Controller(name) => {
-                let on_v1 = !v2.exists() && Path::new(CGROUP_ROOT).join(name).exists();
-                absent(on_v1 || on_v2(name), &format!("no cgroup controller {name}"))
-            }
+            Need::Controller(name) => absent(on_v1(name) || on_v2(name), &format!("no cgroup controller {name}")),
             Need::Systemd => absent(Path::new("/run/systemd/system").exists(), "no systemd"),
             Need::UserSystemd => {
                 let bus = format!("/run/user/{}/bus", User::ordinary().uid);
@@ -134,6 +129,11 @@ fn on_path(name: &str) -> bool {
 /// The first of the needs that the machine does not meet.
 pub fn missing(needs: &[Need]) -> Option<String> {
     needs.iter().find_map(|n| n.missing())
+}
+
+/// Whether a controller has a hierarchy of v1. systemd leaves an empty directory where the kernel refuses to mount one.
+fn on_v1(controller: &str) -> bool {
+    Path::new(CGROUP_ROOT).join(controller).join("tasks").exists()
 }
 
 /// Whether a controller, by its name of v2, is on v2, be v1 beside it or not.
