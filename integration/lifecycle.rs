@@ -444,6 +444,40 @@ fn a_create_that_is_killed_leaves_only_what_delete_removes() {
     c.nothing_left();
 }
 
+/// The program of a run may be there already. Whether it is or not, kill reaches it, and `delete --force` removes the rest.
+#[test]
+fn a_run_that_is_killed_leaves_only_what_delete_removes() {
+    deviates!("runc", "it leaves a cgroup or a process that delete does not find");
+    deviates!("crun", "it leaves a cgroup or a process that delete does not find");
+    let c = Container::new(["sleep"]);
+    for step in 0..40 {
+        let mut run = c.command("run", ["--detach", "--bundle"]).arg(c.bundle()).arg(&c.id).spawn();
+        std::thread::sleep(std::time::Duration::from_micros(step * 500));
+        // It may have ended by itself before that.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(run.pid()), nix::sys::signal::Signal::SIGKILL);
+        run.wait();
+        c.command("delete", ["--force", &c.id]).run().ok();
+    }
+    c.reap_orphans();
+    c.nothing_left();
+}
+
+#[test]
+fn a_program_that_is_not_there_leaves_no_pid_file() {
+    let mut c = Container::new(["sleep"]);
+    c.started();
+    let file = c.path("exec-pid");
+    for args in [&["--pid-file"][..], &["--detach", "--pid-file"]] {
+        let args: Vec<&str> = args.iter().copied().chain([file.to_str().unwrap()]).collect();
+        let out = c.command("exec", &args).arg(&c.id).arg("/no/such/program").run();
+        assert!(out.code != 0 && !file.exists(), "{out}");
+    }
+    c.finish();
+    c.edit(|config| config["process"]["args"] = json!(["/no/such/program"]));
+    c.command("run", ["--pid-file"]).arg(&file).arg("--bundle").arg(c.bundle()).arg(&c.id).run().exits(1);
+    assert!(!file.exists(), "run");
+}
+
 /// Two containers may not share a cgroup; and a second one that is killed while it finds that out must not give
 /// `delete --force` a claim on the processes of the first.
 #[test]

@@ -20,7 +20,7 @@ use crate::security::capabilities;
 use crate::sys::proc::Proc;
 use crate::{console, log, namespaces, sys, timings};
 
-/// A container that was made: init waits at the gate.
+/// A container that was made: init is at the gate.
 #[derive(Debug)]
 pub(super) struct Made {
     // Goes first: while the entry, and so the lock, is there.
@@ -108,8 +108,10 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     let staged =
         !intermediate && !late && note_init(&mut state, linux).and_then(|()| entry.stage_state(&state)).is_ok();
     timings::phase("devices and state");
-    // What follows then must not need the program to wait. Who is killed now leaves a state in which `delete` finds init.
+    // Nothing that the program or a hook could ask for comes after it then but the state's new name. Who is killed before
+    // that leaves a staged state, in which `kill` and `delete` find init.
     let start_early = staged
+        && config.spec.hooks().as_ref().is_none_or(|hooks| hooks.start_container().is_none())
         && matches!(opener, Opener::Run(_))
         && !process.terminal().unwrap_or(false)
         && state.vessel.rdt.is_none()
@@ -137,10 +139,9 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
     if let Some(group) = &parent.state.vessel.rdt {
         group.add(parent.state.init_process_pid).context(|| "linux.intelRdt")?;
     }
-    let started = start_early && !parent.start_early;
     let Parent { channel, pidfd, terminal, .. } = parent;
 
-    log::debug(|| format!("init is process {} and waits for its start", state.init_process_pid));
+    log::debug(|| format!("init is process {} and ready to start", state.init_process_pid));
     if !staged {
         note_init(&mut state, linux)?;
         entry.stage_state(&state)?;
@@ -153,7 +154,7 @@ pub(super) fn make(host: &Host, request: &CreateRequest, opener: Opener) -> Resu
         console::send_pidfd(path, &pidfd)?;
     }
     timings::phase("pid file");
-    Ok(Made { entry, state, pidfd, channel, terminal, started, rollback })
+    Ok(Made { entry, state, pidfd, channel, terminal, started: start_early, rollback })
 }
 
 /// Notes what is to be known of init once its pid is.

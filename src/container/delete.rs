@@ -15,7 +15,7 @@ pub(super) fn delete(host: &Host, id: &str, force: bool) -> Result<()> {
         Err(e) if force && e.cause() == Cause::NotFound => return Ok(()),
         entry => entry?,
     };
-    let state = match entry.state() {
+    let state = match entry.state_with_init() {
         Ok(state) => state,
         // A creation that was cut off before it had made anything.
         Err(e) if e.cause() == Cause::NotFound => {
@@ -28,8 +28,6 @@ pub(super) fn delete(host: &Host, id: &str, force: bool) -> Result<()> {
         }
         Err(e) => return Err(e),
     };
-    // A creation that was cut off: its init may be known already, and may hang.
-    let state = if state.init_process_pid == 0 { entry.staged_state().unwrap_or(state) } else { state };
     match state.status(&entry)? {
         Status::Stopped => {}
         // The field's runtimes delete what was never started, and engines count on it; the specification does not.

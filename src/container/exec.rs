@@ -23,7 +23,7 @@ use crate::sys::clone::{Clone, clone3};
 use crate::sys::proc::Proc;
 use crate::{console, log, namespaces, sys, timings};
 
-/// A process that was made and waits for its start.
+/// A process that was made.
 struct Made {
     pid: i32,
     pidfd: OwnedFd,
@@ -53,23 +53,27 @@ pub(super) fn exec(host: &Host, request: &ExecRequest) -> Result<i32> {
     check_terminal(&process, request)?;
     timings::phase("state and config.json");
     let signals = if request.detach { None } else { Some(Signals::block(true)?) };
-    let mut made = make(request, &entry, &state, &config, &process, &init)?;
+    let made = make(request, &entry, &state, &config, &process, &init)?;
+    if let Some(path) = &request.pid_file {
+        store::write_pid_file(path, made.pid)?;
+    }
+    if let Some(path) = &request.pidfd_socket {
+        console::send_pidfd(path, &made.pidfd)?;
+    }
+    if let Some(master) = &made.terminal {
+        foreground::set_up(master)?;
+    }
+    if let Some(group) = &state.vessel.rdt {
+        group.add(made.pid)?;
+    }
     if !made.started {
-        if let Some(path) = &request.pidfd_socket {
-            console::send_pidfd(path, &made.pidfd)?;
-        }
-        if let Some(master) = &made.terminal {
-            foreground::set_up(master)?;
-        }
-        if let Some(group) = &state.vessel.rdt {
-            group.add(made.pid)?;
-        }
-        open_gate(&mut made, request)?;
+        made.channel.send(&Order::Start)?;
     }
     if let Err(e) = start::watch(&made.channel, &made.pidfd, &state, made.pid, "running") {
         // It may be waiting for our answer.
         let _ = sys::pidfd::send_signal(made.pidfd.as_fd(), libc::SIGKILL);
         wait::reap(&made.pidfd)?;
+        store::remove_pid_file(request.pid_file.as_deref());
         return Err(e);
     }
     timings::phase("until the program runs");
@@ -165,25 +169,18 @@ fn make(
     let mut made = Made { pid, pidfd, channel, terminal: None, started: false };
     let filter = |profile| stored.filter().map_or_else(|| seccomp::compile(profile), Ok);
     let filter = || linux.seccomp().as_ref().map(filter).transpose();
-    // Nothing has to be done then between its last word and the program.
+    // The steps that need the process at the gate.
     let start_early = !intermediate
+        && request.pid_file.is_none()
         && !process.terminal().unwrap_or(false)
         && state.vessel.rdt.is_none()
         && request.pidfd_socket.is_none();
-    serve(&mut made, &proc, process, filter, state, request, start_early).inspect_err(|_| {
+    made.started = start_early;
+    serve(&mut made, &proc, process, filter, state, &request.cgroups).inspect_err(|_| {
         let _ = sys::pidfd::send_signal(made.pidfd.as_fd(), libc::SIGKILL);
         let _ = wait::reap(&made.pidfd);
     })?;
     Ok(made)
-}
-
-/// Tells the process to execute the program; before it is there, if it is not ready yet.
-fn open_gate(made: &mut Made, request: &ExecRequest) -> Result<()> {
-    if let Some(path) = &request.pid_file {
-        store::write_pid_file(path, made.pid)?;
-    }
-    made.started = true;
-    made.channel.send(&Order::Start).or_else(gone_is_no_fault)
 }
 
 /// Forks into the cgroup. With domain controllers on, the kernel refuses a cgroup that has cgroups below it (a container
@@ -205,22 +202,21 @@ fn serve(
     process: &Process,
     filter: impl FnOnce() -> Result<Option<seccomp::Filter>>,
     state: &State,
-    request: &ExecRequest,
-    start_early: bool,
+    cgroups: &[String],
 ) -> Result<()> {
     if let Some(filter) = filter()? {
         log::debug(|| format!("seccomp filter flags: {}", filter.all_flags()));
         made.channel.send(&filter_order(&filter)).or_else(gone_is_no_fault)?;
     }
-    if start_early {
-        open_gate(made, request)?;
+    if made.started {
+        made.channel.send(&Order::Start).or_else(gone_is_no_fault)?;
     }
     loop {
         match made.channel.receive()? {
             None => return Err(wait::died(&made.pidfd, &state.vessel.cgroup)),
             Some((Report::Failed(e), _)) => return Err(e),
             Some((Report::Attach, _)) => {
-                state.vessel.cgroup.attach(made.pid, &request.cgroups, state.init_process_pid)?;
+                state.vessel.cgroup.attach(made.pid, cgroups, state.init_process_pid)?;
                 made.channel.send(&Order::Attached(None))?;
             }
             Some((Report::Pid(pid), _)) => {

@@ -256,7 +256,8 @@ pub fn run(host: &Host, request: &RunRequest) -> Result<i32> {
     if !made.started {
         made.channel.send(&Order::Start)?;
     }
-    start::watch(&made.channel, &made.pidfd, &made.state, made.state.init_process_pid, "creating")?;
+    start::watch(&made.channel, &made.pidfd, &made.state, made.state.init_process_pid, "creating")
+        .inspect_err(|_| store::remove_pid_file(request.create.pid_file.as_deref()))?;
     timings::phase("until the program runs");
     made.rollback.call_off();
     drop(made.channel);
@@ -310,7 +311,7 @@ pub fn exec(host: &Host, request: &ExecRequest) -> Result<i32> {
 /// Sends a signal to init, or (`all`) to every process.
 pub fn kill(host: &Host, id: &str, signal: i32, all: bool) -> Result<()> {
     let entry = store::open(host, id)?;
-    let state = entry.state()?;
+    let state = entry.state_with_init()?;
     let cgroup = &state.vessel.cgroup;
     // A container that shares its pid namespace lives on without init: its processes are only in the cgroup.
     if all || (signal == libc::SIGKILL && !state.vessel.pid_namespace) {

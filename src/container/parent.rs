@@ -112,7 +112,7 @@ impl Parent<'_> {
     fn finish_unit(&mut self) -> Result<()> {
         let Some(unit) = self.rollback.unit.take_if(|unit| unit.sent()) else { return Ok(()) };
         // The scope goes with init. Why that has ended, if it has, says more than what fails without it.
-        self.enter_scope(unit).map_err(|e| self.last_words().unwrap_or(e))
+        self.enter_scope(unit).map_err(|e| self.last_words(e))
     }
 
     fn enter_scope(&mut self, unit: UnitStart) -> Result<()> {
@@ -123,16 +123,17 @@ impl Parent<'_> {
         cgroup.restrict_devices(self.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()))
     }
 
-    /// Why init has ended or is about to, where it has said so or its channel is closed.
-    fn last_words(&mut self) -> Option<Error> {
+    /// Why init has ended or is about to, where it has said so or its channel is closed; else `error`.
+    fn last_words(&mut self, error: Error) -> Error {
         while self.channel.ready() {
-            match self.channel.receive().ok()? {
-                Some((Report::Failed(e), _)) => return Some(e),
-                Some(_) => {}
-                None => return Some(self.died()),
+            match self.channel.receive() {
+                Ok(Some((Report::Failed(e), _))) => return e,
+                Ok(Some(_)) => {}
+                Ok(None) => return self.died().hint(error.to_string()),
+                Err(_) => break,
             }
         }
-        None
+        error
     }
 
     /// Compiles the filter while init works, once.

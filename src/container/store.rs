@@ -250,9 +250,11 @@ impl Entry {
         write(&self.dir, STAGED, &text).context(|| self.path.display())
     }
 
-    /// The state that was written last and does not hold yet, if there is one.
-    pub(super) fn staged_state(&self) -> Option<State> {
-        serde_json::from_str(&self.read(STAGED).ok()?).ok()
+    /// The state, with what is known of init already where its creation goes on, or was cut off: to end it.
+    pub(super) fn state_with_init(&self) -> Result<State> {
+        let state = self.state()?;
+        let staged = || serde_json::from_str(&self.read(STAGED).ok()?).ok();
+        Ok(if state.init_process_pid == 0 { staged().unwrap_or(state) } else { state })
     }
 
     /// Makes the state hold that was written last.
@@ -342,6 +344,12 @@ pub(super) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     let file = rustix::fs::openat(&dir, new.as_str(), flags, Mode::from_raw_mode(0o644)).context(cannot)?;
     File::from(file).write_all(pid.to_string().as_bytes()).context(cannot)?;
     rustix::fs::renameat(&dir, new.as_str(), &dir, name).context(cannot)
+}
+
+/// Takes a pid file back, of a process that has come to nothing.
+pub(super) fn remove_pid_file(path: Option<&Path>) {
+    // What fails here is not what went wrong, which is on its way to the user.
+    let _ = path.map(std::fs::remove_file);
 }
 
 #[cfg(test)]

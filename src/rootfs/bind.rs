@@ -123,11 +123,10 @@ impl Bind {
     }
 
     fn set_options(&self, tree: &OwnedFd, locked: bool) -> Result<()> {
-        let locked = locked.then(|| mount_flags(tree)).transpose()?;
-        let Some((set, clear)) = bind_attributes(&self.options, locked)? else { return Ok(()) };
+        let source = locked.then(|| mount_flags(tree)).transpose()?;
+        let Some((set, clear)) = bind_attributes(&self.options, source)? else { return Ok(()) };
         let done = set_attributes(tree, false, &Change { set, clear, ..Change::default() });
-        if locked.is_some() && clear & MOUNT_ATTR__ATIME != 0 && done.as_ref().is_err_and(|e| e.errno() == libc::EPERM)
-        {
+        if locked && clear & MOUNT_ATTR__ATIME != 0 && done.as_ref().is_err_and(|e| e.errno() == libc::EPERM) {
             return done.context(|| "cannot change locked atime flags");
         }
         done.context(|| "cannot set the options of the mount")

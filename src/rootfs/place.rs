@@ -71,7 +71,7 @@ impl Inside {
         self.root.as_fd()
     }
 
-    /// Opens the place of a mount, making it where it is missing: then `leaf` is asked what.
+    /// Opens the place of a mount, making it where it is missing; `leaf` tells what, where that is to be known.
     pub(super) fn open(&self, destination: &Path, leaf: impl FnOnce() -> Result<Leaf>, follow: bool) -> Result<Place> {
         let (fd, made) = match inroot::resolve(self.fd(), destination, OFlags::empty(), ResolveFlags::NO_SYMLINKS) {
             // It lies where its text says, so its name need not be asked for.
