@@ -338,7 +338,7 @@ fn an_ordinary_user_has_a_state_root_of_her_own() {
 fn timings_tell_the_phases_of_all_commands_of_a_life() {
     deviates!("runc", "has no such flag");
     deviates!("crun", "has no such flag");
-    let mut c = Container::new(["sleep", "1000"]);
+    let mut c = Container::new(["sleep"]);
     let (trace, table) = (c.path("trace.json"), c.path("table"));
     c.global(&["--timings", trace.to_str().unwrap()]);
     c.started();
