@@ -32,6 +32,7 @@ unit: needs
 .PHONY: integration
 integration: build/suite
 	@mkdir -p build/report
+	@hack/needs.sh podman
 	PROBE=build/suite/probe RUNTIME=$${RUNTIME:-build/suite/vessel} build/suite/integration $(TESTS) 2>&1 | tee build/report/here.log
 
 # The same in a throwaway machine with systemd and cgroup v2 (hack/testbed), first with AppArmor; then, as a kernel has
