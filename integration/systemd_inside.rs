@@ -37,6 +37,10 @@ impl Machine {
                 _ = Cmd::new("mount").args(["--bind", "-o", &option, "/"]).arg(at("lower")).run().ok();
             }
         }
+        // As a peer of the machine's own it would take along what other tests have mounted meanwhile, when it goes.
+        for private in [at(""), at("lower")] {
+            mount(none, &private, none, MsFlags::MS_PRIVATE, none).unwrap();
+        }
         // Nothing of what this machine starts beside the usual, and no sessions that last.
         for name in ["etc/systemd/system", "var/lib/systemd/linger"] {
             fs::create_dir_all(at("upper").join(name)).unwrap();
