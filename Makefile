@@ -35,16 +35,20 @@ integration: build/suite
 	@hack/needs.sh podman
 	PROBE=build/suite/probe RUNTIME=$${RUNTIME:-build/suite/vessel} build/suite/integration $(TESTS) 2>&1 | tee build/report/here.log
 
-# The same in a throwaway machine with systemd and cgroup v2 (hack/testbed), first with AppArmor; then, as a kernel has
-# one of the two, what is about SELinux with that.
-.PHONY: testbed testbed-apparmor testbed-selinux
-testbed: testbed-apparmor testbed-selinux
+# The same in throwaway machines with systemd and cgroup v2 (hack/testbed): first with AppArmor, where the engines take as
+# long as all else, and have a machine of their own, as one uses one processor; then, as a kernel has one of the two, what is
+# about SELinux with that. `make -j2 testbed` runs two at a time.
+.PHONY: testbed testbed-apparmor testbed-engines testbed-selinux
+testbed: testbed-apparmor $(if $(TESTS),,testbed-engines) testbed-selinux
 
-testbed-apparmor: WANTED = $(TESTS)
+testbed-apparmor: WANTED = $(or $(TESTS),--skip engines::)
+testbed-engines: WANTED = engines::
 testbed-selinux: WANTED = selinux::
-testbed-apparmor testbed-selinux: testbed-%: build/suite
+testbed-selinux: LSM = selinux
+testbed-apparmor testbed-engines: LSM = apparmor
+testbed-apparmor testbed-engines testbed-selinux: testbed-%: build/suite
 	@mkdir -p build/report
-	hack/testbed run --lsm $* -- env RUNTIME="$${RUNTIME:-}" hack/testbed-suite.sh build/suite $(WANTED) 2>&1 | tee build/report/$*.log
+	hack/testbed run --timeout 3000 --lsm $(LSM) -- env RUNTIME="$${RUNTIME:-}" hack/testbed-suite.sh build/suite $(WANTED) 2>&1 | tee build/report/$*.log
 
 # docs/spec-conformance.md: measures another runtime (runc, crun, youki) by the same tests, here and in the test bed.
 # `make conformance RUNTIME=/usr/sbin/runc`
@@ -123,8 +127,8 @@ benches: needs
 ci: lint unit budget-check
 	rm -rf build/report
 	$(MAKE) --no-print-directory integration || touch build/report/failed
-	$(MAKE) --no-print-directory --keep-going testbed || touch build/report/failed
-	cd build/report && ../../hack/report.sh here.log apparmor.log selinux.log && [ ! -e failed ]
+	$(MAKE) --no-print-directory --keep-going -j2 testbed || touch build/report/failed
+	cd build/report && ../../hack/report.sh here.log apparmor.log engines.log selinux.log && [ ! -e failed ]
 
 .PHONY: install
 install: $(BIN)
