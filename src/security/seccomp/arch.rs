@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 
-use libseccomp::{ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
+use libseccomp::{ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext};
 use rustix::fs::MemfdFlags;
 
 use super::bpf::{self, Instruction};
@@ -30,8 +30,9 @@ pub(super) fn compile(profile: &Profile) -> Result<Vec<Part>> {
 }
 
 fn part(profile: &Profile, arch: Architecture) -> Result<Part> {
-    let last = last(profile, arch.scmp).filter(|_| profile.stub);
-    if let Some(program) = search::compile(profile, arch) {
+    let numbers: Vec<i32> = profile.calls.iter().map(|call| call.number(arch.scmp)).collect();
+    let last = last(&numbers).filter(|_| profile.stub);
+    if let Some(program) = search::compile(profile, arch, &numbers) {
         return Ok(Part { arch, last, program });
     }
     let mut context = context(profile, &[arch])?;
@@ -54,10 +55,11 @@ pub(super) fn context(profile: &Profile, architectures: &[Architecture]) -> Resu
             .map_err(|e| failed(format!("error adding architecture {:?} to seccomp filter", arch.scmp), e))?;
     }
     for rule in &profile.rules {
+        let call = profile.calls[rule.call];
         let conditions: Vec<_> = rule.conditions.iter().map(comparison).collect();
         context
-            .add_rule_conditional(rule.action, rule.syscall, &conditions)
-            .map_err(|e| failed(format!("error adding seccomp filter rule for syscall {}", rule.name), e))?;
+            .add_rule_conditional(rule.action, call.native, &conditions)
+            .map_err(|e| failed(format!("error adding seccomp filter rule for syscall {}", call.name), e))?;
     }
     Ok(context)
 }
@@ -84,12 +86,9 @@ pub(super) fn export(context: &ScmpFilterContext) -> Result<Vec<Instruction>> {
     Ok(bpf::from_bytes(&bytes))
 }
 
-/// The largest number of a call that the profile names; pseudo numbers, of calls that this architecture does not have,
-/// are negative.
-fn last(profile: &Profile, arch: ScmpArch) -> Option<u32> {
-    let number = |name: &String| ScmpSyscall::from_name_by_arch(name, arch).ok().map(ScmpSyscall::as_raw_syscall);
-    let numbers = profile.names.iter().filter_map(number);
-    numbers.filter_map(|number| u32::try_from(number).ok()).max().filter(|last| *last != 0)
+/// The largest number of a call that the profile names; those of calls that the architecture does not have are negative.
+fn last(numbers: &[i32]) -> Option<u32> {
+    numbers.iter().filter_map(|number| u32::try_from(*number).ok()).max().filter(|last| *last != 0)
 }
 
 fn failed(what: impl std::fmt::Display, e: libseccomp::error::SeccompError) -> Error {

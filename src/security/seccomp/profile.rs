@@ -8,13 +8,13 @@ use oci_spec::runtime::{
 use crate::error::{Error, Result};
 
 /// A profile that was checked.
-pub(super) struct Profile {
+pub(super) struct Profile<'a> {
     pub(super) default: ScmpAction,
     /// Without duplicates; the native one is always among them.
     pub(super) architectures: Vec<Architecture>,
     pub(super) rules: Vec<Rule>,
-    /// Every system call that the profile names, also where the rule says nothing new.
-    pub(super) names: Vec<String>,
+    /// Every system call that the profile names and libseccomp knows, also where the rule says nothing new.
+    pub(super) calls: Vec<Call<'a>>,
     /// Whether calls newer than the profile shall fail with ENOSYS.
     pub(super) stub: bool,
     pub(super) flags: u32,
@@ -28,10 +28,28 @@ pub(super) struct Architecture {
     pub(super) number: u32,
 }
 
+/// A system call by its name, and its number on the native architecture.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub(super) name: &'a str,
+    pub(super) native: ScmpSyscall,
+}
+
+impl Call<'_> {
+    /// The number on another architecture; negative where it does not have the call.
+    pub(super) fn number(&self, arch: ScmpArch) -> i32 {
+        let number = match arch {
+            _ if arch == ScmpArch::native() => Ok(self.native),
+            _ => ScmpSyscall::from_name_by_arch(self.name, arch),
+        };
+        number.map_or(UNKNOWN, ScmpSyscall::as_raw_syscall)
+    }
+}
+
 /// What to do with one system call.
 pub(super) struct Rule {
-    pub(super) name: String,
-    pub(super) syscall: ScmpSyscall,
+    /// Which of [`Profile::calls`].
+    pub(super) call: usize,
     pub(super) action: ScmpAction,
     /// All must hold. Empty: always.
     pub(super) conditions: Vec<Condition>,
@@ -69,27 +87,30 @@ const DEFAULT_ERRNO: u32 = libc::EPERM as u32;
 
 const ARGUMENTS: usize = 6;
 
+/// __NR_SCMP_ERROR.
+const UNKNOWN: i32 = -1;
+
 /// Checks a profile against the specification without compiling it.
 pub fn check(profile: &LinuxSeccomp) -> Result<()> {
     read(profile).map(drop)
 }
 
-pub(super) fn read(profile: &LinuxSeccomp) -> Result<Profile> {
+pub(super) fn read(profile: &LinuxSeccomp) -> Result<Profile<'_>> {
     let place = |e: Error| e.context("linux.seccomp");
     let default = action(profile.default_action(), profile.default_errno_ret(), "defaultErrnoRet").map_err(place)?;
     let syscalls = profile.syscalls().as_deref().unwrap_or_default();
     let notify = check_notify(profile, syscalls).map_err(place)?;
-    let mut rules = Vec::new();
-    let mut names = Vec::new();
+    let count = syscalls.iter().map(|syscall| syscall.names().len()).sum();
+    let (mut calls, mut rules) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for (i, syscall) in syscalls.iter().enumerate() {
-        add_rules(syscall, default, &mut rules).map_err(|e| e.context(format!("linux.seccomp.syscalls[{i}]")))?;
-        names.extend_from_slice(syscall.names());
+        add_rules(syscall, default, &mut calls, &mut rules)
+            .map_err(|e| e.context(format!("linux.seccomp.syscalls[{i}]")))?;
     }
     Ok(Profile {
         default,
         architectures: architectures(profile).map_err(place)?,
+        calls,
         rules,
-        names,
         // A tracer answers ENOSYS on its own, and what is allowed or logged gets the kernel's.
         stub: !matches!(default, ScmpAction::Allow | ScmpAction::Log | ScmpAction::Trace(_))
             && default != ScmpAction::Errno(libc::ENOSYS),
@@ -183,7 +204,12 @@ fn number(arch: ScmpArch) -> Result<u32> {
     Ok(arch as u32)
 }
 
-fn add_rules(syscall: &LinuxSyscall, default: ScmpAction, rules: &mut Vec<Rule>) -> Result<()> {
+fn add_rules<'a>(
+    syscall: &'a LinuxSyscall,
+    default: ScmpAction,
+    calls: &mut Vec<Call<'a>>,
+    rules: &mut Vec<Rule>,
+) -> Result<()> {
     let action = action(syscall.action(), syscall.errno_ret(), "errnoRet")?;
     let args = syscall.args().as_deref().unwrap_or_default();
     let conditions = args.iter().enumerate().map(|(i, arg)| condition(arg, i)).collect::<Result<Vec<_>>>()?;
@@ -196,11 +222,13 @@ fn add_rules(syscall: &LinuxSyscall, default: ScmpAction, rules: &mut Vec<Rule>)
         }
         // A rule that says what the default says is an error to libseccomp. A name that it does not know is newer than
         // it, and gets the default like all that is not named.
-        let Ok(number) = ScmpSyscall::from_name(name) else { continue };
+        let Ok(native) = ScmpSyscall::from_name(name) else { continue };
+        calls.push(Call { name, native });
         if action == default {
             continue;
         }
-        let rule = |conditions| Rule { name: name.clone(), syscall: number, action, conditions };
+        let call = calls.len() - 1;
+        let rule = |conditions| Rule { call, action, conditions };
         if is_repeated(args) {
             // libseccomp takes one condition an argument. The field has agreed to read several as alternatives.
             rules.extend(conditions.iter().map(|condition| rule(vec![*condition])));

@@ -5,11 +5,11 @@
 //! for one call that disagree and may both hold, further architectures), it leaves to libseccomp, which always gives the
 //! names and numbers.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
-use libseccomp::{ScmpAction, ScmpArch, ScmpSyscall};
+use libseccomp::{ScmpAction, ScmpArch};
 
-use super::bpf::{self, EQUAL, GREATER, Instruction};
+use super::bpf::{self, EQUAL, GREATER, Instruction, RETURN};
 use super::profile::{Architecture, Compare, Condition, Profile, Rule};
 
 const GREATER_OR_EQUAL: u16 = 0x35;
@@ -22,12 +22,32 @@ const X32_BIT: u32 = 0x4000_0000;
 /// SECCOMP_RET_KILL_THREAD, which libseccomp gives to callers of other architectures.
 const KILL: u32 = 0;
 
+/// A rule for a call of the architecture.
+struct Entry<'a> {
+    number: u32,
+    conditions: Cow<'a, [Condition]>,
+    action: u32,
+}
+
 /// What is done with a call, or with a range of numbers.
-#[derive(Clone, PartialEq, Eq)]
-enum Answer {
+#[derive(Clone, Copy)]
+enum Answer<'a> {
     Always(u32),
-    /// The first alternative whose conditions all hold, else the default.
-    When(Vec<(Vec<Condition>, u32)>),
+    /// The first entry whose conditions all hold, else the default.
+    When(&'a [Entry<'a>]),
+}
+
+impl PartialEq for Answer<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Answer::Always(one), Answer::Always(other)) => one == other,
+            (Answer::When(one), Answer::When(other)) => {
+                let alike = |(a, b): (&Entry, &Entry)| a.action == b.action && a.conditions == b.conditions;
+                one.len() == other.len() && one.iter().zip(*other).all(alike)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Calls that are made through another one: their number there, and the one of their own, where they have it.
@@ -76,47 +96,51 @@ const IPCS: PackedCalls = &[
 /// socketcall(2) and ipc(2), and where libseccomp's pseudo numbers for what they make begin (downwards).
 const PACKED: [(u32, i32, PackedCalls); 2] = [(102, -100, SOCKETCALLS), (117, -200, IPCS)];
 
-/// The program of one architecture, which expects the number of the call to be loaded; None where libseccomp has to do it.
-pub(super) fn compile(profile: &Profile, arch: Architecture) -> Option<Vec<Instruction>> {
+/// The program of one architecture, which expects the number of the call to be loaded; None where libseccomp has to do
+/// it. `numbers` are those of the profile's calls.
+pub(super) fn compile(profile: &Profile, arch: Architecture, numbers: &[i32]) -> Option<Vec<Instruction>> {
     let wide = match arch.scmp {
         ScmpArch::X8664 | ScmpArch::Aarch64 | ScmpArch::Riscv64 => true,
         ScmpArch::X86 | ScmpArch::X32 | ScmpArch::Arm => false,
         _ => return None,
     };
     let default = value(profile.default)?;
-    let mut ranges = ranges(&answers(profile, arch.scmp)?, default);
+    let entries = entries(profile, arch.scmp, numbers)?;
+    let mut ranges = ranges(&entries, default)?;
     if arch.scmp == ScmpArch::X8664 {
         // Numbers of x32 are another architecture's; the largest is a tracer's "no call".
         ranges.retain(|(first, _)| *first < X32_BIT);
         ranges.push((X32_BIT, Answer::Always(KILL)));
         ranges.push((u32::MAX, Answer::Always(default)));
     }
-    let mut program = Vec::new();
-    search(&ranges, default, wide, &mut program)?;
-    Some(program)
+    let mut code = Code { reversed: Vec::with_capacity(2 * ranges.len()), gives: Vec::new(), default, wide };
+    code.search(&ranges)?;
+    code.reversed.reverse();
+    Some(code.reversed)
 }
 
-/// The answer for each call that the profile has rules for.
-fn answers(profile: &Profile, arch: ScmpArch) -> Option<BTreeMap<u32, Answer>> {
-    let mut rules: BTreeMap<u32, Vec<(Vec<Condition>, u32)>> = BTreeMap::new();
+/// What the rules say of the architecture's calls, by number; for one call as the profile has them.
+fn entries<'a>(profile: &'a Profile, arch: ScmpArch, numbers: &[i32]) -> Option<Vec<Entry<'a>>> {
+    let mut entries = Vec::with_capacity(profile.rules.len());
     for rule in &profile.rules {
-        let number = ScmpSyscall::from_name_by_arch(&rule.name, arch).ok()?.as_raw_syscall();
         let action = value(rule.action)?;
-        let mut add = |number, conditions| rules.entry(number).or_default().push((conditions, action));
+        let mut add = |number, conditions| entries.push(Entry { number, conditions, action });
+        let number = *numbers.get(rule.call)?;
         if let Ok(number) = u32::try_from(number) {
-            add(number, rule.conditions.clone());
+            add(number, Cow::Borrowed(&rule.conditions[..]));
         } else if arch == ScmpArch::X86 {
             for (call, base, table) in PACKED {
                 let Some((number, own)) = table.iter().find(|(packed, _)| base - packed == number) else { continue };
-                add(call, packed(rule, *number as u64));
+                add(call, Cow::Owned(packed(rule, *number as u64)));
                 if let Some(own) = own {
-                    add(*own, rule.conditions.clone());
+                    add(*own, Cow::Borrowed(&rule.conditions[..]));
                 }
             }
         }
         // Else the architecture does not have the call.
     }
-    rules.into_iter().map(|(number, rules)| Some((number, answer(rules)?))).collect()
+    entries.sort_by_key(|entry| entry.number);
+    Some(entries)
 }
 
 /// The conditions for the x86 call that takes the number of the rule's call as its first argument. What it passes on lies
@@ -127,18 +151,19 @@ fn packed(rule: &Rule, number: u64) -> Vec<Condition> {
     std::iter::once(first).chain(rule.conditions.iter().filter(|condition| condition.index != 0).copied()).collect()
 }
 
-/// One answer for all rules of a call; None where they disagree and may both hold.
-fn answer(rules: Vec<(Vec<Condition>, u32)>) -> Option<Answer> {
+/// One answer for all entries of a call; None where they disagree and may both hold.
+fn answer<'a>(entries: &'a [Entry]) -> Option<Answer<'a>> {
     // As libseccomp has it, the first rule without conditions is stronger than any other.
-    if let Some((_, action)) = rules.iter().find(|(conditions, _)| conditions.is_empty()) {
-        return Some(Answer::Always(*action));
+    if let Some(entry) = entries.iter().find(|entry| entry.conditions.is_empty()) {
+        return Some(Answer::Always(entry.action));
     }
-    for (i, (one, action)) in rules.iter().enumerate() {
-        if rules[..i].iter().any(|(other, have)| have != action && !exclude(other, one)) {
+    for (i, one) in entries.iter().enumerate() {
+        let disagrees = |other: &Entry| other.action != one.action && !exclude(&other.conditions, &one.conditions);
+        if entries[..i].iter().any(disagrees) {
             return None;
         }
     }
-    Some(Answer::When(rules))
+    Some(Answer::When(entries))
 }
 
 /// Whether two lists of conditions surely never hold together.
@@ -153,60 +178,109 @@ fn exclude(one: &[Condition], other: &[Condition]) -> bool {
 }
 
 /// The answers as ranges, each by its first number; neighbours that are alike are one.
-fn ranges(answers: &BTreeMap<u32, Answer>, default: u32) -> Vec<(u32, Answer)> {
-    let mut ranges = vec![(0, Answer::Always(default))];
-    let mut add = |first: u32, answer: &Answer| match ranges.last_mut() {
-        Some((start, last)) if *start == first => *last = answer.clone(),
-        Some((_, last)) if last == answer => {}
-        _ => ranges.push((first, answer.clone())),
+fn ranges<'a>(entries: &'a [Entry], default: u32) -> Option<Vec<(u32, Answer<'a>)>> {
+    let default = Answer::Always(default);
+    let mut ranges = vec![(0, default)];
+    let mut add = |first, answer| match ranges.last_mut() {
+        Some((start, last)) if *start == first => *last = answer,
+        Some((_, last)) if *last == answer => {}
+        _ => ranges.push((first, answer)),
     };
-    for (number, answer) in answers {
-        add(*number, answer);
-        if !answers.contains_key(&(number + 1)) {
-            add(number + 1, &Answer::Always(default));
+    let mut next = 0;
+    for call in entries.chunk_by(|one, other| one.number == other.number) {
+        let number = call.first()?.number;
+        if number > next {
+            add(next, default);
         }
+        add(number, answer(call)?);
+        next = number + 1;
     }
+    add(next, default);
     // What was replaced at its start may be like the range before it.
     ranges.dedup_by(|second, first| second.1 == first.1);
-    ranges
+    Some(ranges)
 }
 
-/// Code that finds the range of the loaded number and answers for it.
-fn search(ranges: &[(u32, Answer)], default: u32, wide: bool, program: &mut Vec<Instruction>) -> Option<()> {
-    if let [(_, answer)] = ranges {
-        return answer_code(answer, default, wide, program);
+/// A program that grows from its end, as jumps lead forwards: where they lead is then known, and code that is there can be
+/// shared. Places are counted from the end.
+struct Code {
+    reversed: Vec<Instruction>,
+    /// Where each action was given last.
+    gives: Vec<(u32, usize)>,
+    default: u32,
+    wide: bool,
+}
+
+impl Code {
+    /// Code that finds the range of the loaded number and answers for it: the place where it begins.
+    fn search(&mut self, ranges: &[(u32, Answer)]) -> Option<usize> {
+        if let [(_, answer)] = ranges {
+            return self.answer(*answer);
+        }
+        let (left, right) = ranges.split_at(ranges.len() / 2);
+        let first = right.first()?.0;
+        let (mut right, mut left) = (self.search(right)?, self.search(left)?);
+        // Again, as what brings the one near moves the other away.
+        for _ in 0..2 {
+            right = self.near(right);
+            left = self.near(left);
+        }
+        let (over, on) = (u8::try_from(self.skip(right)).ok()?, u8::try_from(self.skip(left)).ok()?);
+        Some(self.push(bpf::compare(GREATER_OR_EQUAL, first, over, on)))
     }
-    let (left, right) = ranges.split_at(ranges.len() / 2);
-    let mut code = Vec::new();
-    search(left, default, wide, &mut code)?;
-    let first = right.first()?.0;
-    match u8::try_from(code.len()) {
-        Ok(skip) => program.push(bpf::compare(GREATER_OR_EQUAL, first, skip, 0)),
-        Err(_) => {
-            program.push(bpf::compare(GREATER_OR_EQUAL, first, 0, 1));
-            program.push(bpf::jump(code.len() as u32));
+
+    fn push(&mut self, instruction: Instruction) -> usize {
+        self.reversed.push(instruction);
+        self.reversed.len() - 1
+    }
+
+    /// How many instructions lie between a place and the next instruction.
+    fn skip(&self, place: usize) -> usize {
+        self.reversed.len() - place - 1
+    }
+
+    /// A place that does the same, and is near enough for a comparison.
+    fn near(&mut self, place: usize) -> usize {
+        let skip = self.skip(place);
+        if skip <= usize::from(u8::MAX) {
+            return place;
+        }
+        match self.reversed[place] {
+            give if give.code == RETURN => self.give(give.k),
+            _ => self.push(bpf::jump(skip as u32)),
         }
     }
-    program.append(&mut code);
-    search(right, default, wide, program)
-}
 
-fn answer_code(answer: &Answer, default: u32, wide: bool, program: &mut Vec<Instruction>) -> Option<()> {
-    match answer {
-        Answer::Always(action) => program.push(bpf::give(*action)),
-        Answer::When(list) => {
-            for (conditions, action) in list {
-                let mut code = Vec::new();
-                for condition in conditions {
-                    holds(condition, wide, &mut code)?;
-                }
-                code.push(Step::Go(bpf::give(*action)));
-                place(&code, program)?;
+    fn give(&mut self, action: u32) -> usize {
+        let place = self.push(bpf::give(action));
+        match self.gives.iter_mut().find(|(given, _)| *given == action) {
+            Some((_, last)) => *last = place,
+            None => self.gives.push((action, place)),
+        }
+        place
+    }
+
+    fn answer(&mut self, answer: Answer) -> Option<usize> {
+        let entries = match answer {
+            Answer::Always(action) => {
+                let given = self.gives.iter().find(|(given, _)| *given == action);
+                return Some(given.map(|(_, place)| *place).unwrap_or_else(|| self.give(action)));
             }
-            program.push(bpf::give(default));
+            Answer::When(entries) => entries,
+        };
+        let mut program = Vec::new();
+        for entry in entries {
+            let mut code = Vec::new();
+            for condition in entry.conditions.iter() {
+                holds(condition, self.wide, &mut code)?;
+            }
+            code.push(Step::Go(bpf::give(entry.action)));
+            place(&code, &mut program)?;
         }
+        program.push(bpf::give(self.default));
+        self.reversed.extend(program.into_iter().rev());
+        Some(self.reversed.len() - 1)
     }
-    Some(())
 }
 
 /// An instruction of one alternative.

@@ -239,7 +239,8 @@ fn engine_profile(architectures: &str, default: &str) -> String {
 
 /// What libseccomp makes of the whole profile in one program, with a search in a line.
 fn oracle(json: &str) -> Vec<Instruction> {
-    let profile = profile::read(&profile(json)).unwrap();
+    let profile = profile(json);
+    let profile = profile::read(&profile).unwrap();
     arch::export(&arch::context(&profile, &profile.architectures).unwrap()).unwrap()
 }
 
@@ -310,6 +311,32 @@ fn calls_of_x32_are_no_newer_calls_where_x32_is_not_asked_for() {
     if native() == X86_64 {
         assert_eq!(run(&program, Call { number: X32_BIT, ..one }), KILL);
         assert_eq!(run(&program, Call { number: X32_BIT + 5000, ..one }), KILL);
+    }
+}
+
+/// Neighbours that differ, some by their arguments: longer than a comparison can skip, in several places.
+#[test]
+fn a_long_program_finds_all_its_answers() {
+    let names = |i: i32| ScmpSyscall::from(i).get_name().ok();
+    let calls: Vec<_> = (0..450).filter_map(|i| Some((i as u32, names(i)?))).collect();
+    let actions =
+        [("ALLOW", ALLOW), ("LOG", LOG), ("ERRNO", ERRNO | 1), ("TRAP", TRAP), ("KILL_PROCESS", KILL_PROCESS)];
+    let action = |number: u32| actions[number as usize % actions.len()];
+    let mut rules = String::new();
+    for (number, name) in &calls {
+        let comma = if rules.is_empty() { "" } else { "," };
+        let args = if number % 3 == 0 { r#","args":[{"index":1,"value":7,"op":"SCMP_CMP_EQ"}]"# } else { "" };
+        write!(rules, r#"{comma}{{"names":["{name}"],"action":"SCMP_ACT_{}"{args}}}"#, action(*number).0).unwrap();
+    }
+    let (_, program) = compiled(&format!(r#"{{"defaultAction":"SCMP_ACT_TRACE","syscalls":[{rules}]}}"#));
+    assert!(program.len() > 4 * 255, "{}", program.len());
+    for number in 0..450 {
+        for arg in [7, 8] {
+            let known = calls.iter().any(|(n, _)| *n == number) && (number % 3 != 0 || arg == 7);
+            let want = if known { action(number).1 } else { TRACE | 1 };
+            let call = Call { arch: native(), number, args: [0, arg, 0, 0, 0, 0] };
+            assert_eq!(run(&program, call), want, "{number} {arg}");
+        }
     }
 }
 
@@ -402,10 +429,17 @@ fn random_profile(random: &mut Random) -> String {
     )
 }
 
+/// Whether our own generator makes the part of that architecture.
+fn searched_for(profile: &profile::Profile, arch: profile::Architecture) -> bool {
+    let numbers: Vec<i32> = profile.calls.iter().map(|call| call.number(arch.scmp)).collect();
+    search::compile(profile, arch, &numbers).is_some()
+}
+
 /// What the rules say, read plainly: a rule without conditions is the strongest, else one whose conditions all hold.
 fn meant(profile: &profile::Profile, arch: ScmpArch, wide: bool, call: Call) -> u32 {
     let number = |rule: &&profile::Rule| {
-        ScmpSyscall::from_name_by_arch(&rule.name, arch).is_ok_and(|n| n.as_raw_syscall() as u32 == call.number)
+        let name = profile.calls[rule.call].name;
+        ScmpSyscall::from_name_by_arch(name, arch).is_ok_and(|n| n.as_raw_syscall() as u32 == call.number)
     };
     let holds = |condition: &profile::Condition| {
         let narrow = |value: u64| if wide { value } else { u64::from(value as u32) };
@@ -435,25 +469,26 @@ fn random_profiles_do_what_they_say() {
     let rounds = std::env::var("VESSEL_FUZZ").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
     for _ in 0..rounds {
         let json = random_profile(&mut random);
-        let read = profile::read(&profile(&json)).unwrap();
-        let program = match compile(&profile(&json)) {
+        let profile = profile(&json);
+        let read = profile::read(&profile).unwrap();
+        let program = match compile(&profile) {
             Ok(filter) => bpf::from_bytes(&filter.program),
             // libseccomp refuses some, for the architectures that it has to do.
             Err(_) => continue,
         };
         for arch in &read.architectures {
-            if search::compile(&read, *arch).is_none() {
+            if !searched_for(&read, *arch) {
                 continue;
             }
             searched += 1;
             let wide = !matches!(arch.scmp, ScmpArch::X86 | ScmpArch::X32 | ScmpArch::Arm);
             let audit = if arch.number == X32 { X86_64 } else { arch.number };
             let bit = if arch.number == X32 { X32_BIT } else { 0 };
-            let number = |name: &String| {
-                let number = ScmpSyscall::from_name_by_arch(name, arch.scmp).ok()?.as_raw_syscall();
+            let number = |call: &profile::Call| {
+                let number = ScmpSyscall::from_name_by_arch(call.name, arch.scmp).ok()?.as_raw_syscall();
                 u32::try_from(number).ok()
             };
-            let named: Vec<u32> = read.names.iter().filter_map(number).collect();
+            let named: Vec<u32> = read.calls.iter().filter_map(number).collect();
             let others = (0..600).step_by(7).map(|n| n | bit).chain([bit | 0x3fff_ffff]);
             for number in named.iter().flat_map(|n| [*n, n + 1, n.saturating_sub(1).max(bit)]).chain(others) {
                 if arch.scmp == ScmpArch::X86 && matches!(number, 102 | 117 | 337 | 345 | 359..=373 | 393..=402) {
@@ -502,8 +537,9 @@ fn packed_calls_and_repeated_rules_are_libseccomps() {
             r#"{{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":38,
                 "architectures":["SCMP_ARCH_X86_64","SCMP_ARCH_X86"],"syscalls":[{rules}]}}"#
         );
-        let read = profile::read(&profile(&json)).unwrap();
-        searched += read.architectures.iter().filter(|arch| search::compile(&read, **arch).is_some()).count();
+        let profile = profile(&json);
+        let read = profile::read(&profile).unwrap();
+        searched += read.architectures.iter().filter(|arch| searched_for(&read, **arch)).count();
         let (oracle, (_, program)) = (oracle(&json), compiled(&json));
         for arch in [X86, X86_64] {
             for number in 0..480 {
