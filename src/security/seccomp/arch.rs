@@ -30,8 +30,8 @@ pub(super) fn compile(profile: &Profile) -> Result<Vec<Part>> {
 }
 
 fn part(profile: &Profile, arch: Architecture) -> Result<Part> {
-    let numbers: Vec<i32> = profile.calls.iter().map(|call| call.number(arch.scmp)).collect();
-    let last = last(&numbers).filter(|_| profile.stub);
+    let numbers = profile.numbers(arch.scmp);
+    let last = last(&numbers, arch.scmp).filter(|_| profile.stub);
     if let Some(program) = search::compile(profile, arch, &numbers) {
         return Ok(Part { arch, last, program });
     }
@@ -86,9 +86,10 @@ pub(super) fn export(context: &ScmpFilterContext) -> Result<Vec<Instruction>> {
     Ok(bpf::from_bytes(&bytes))
 }
 
-/// The largest number of a call that the profile names; those of calls that the architecture does not have are negative.
-fn last(numbers: &[i32]) -> Option<u32> {
-    numbers.iter().filter_map(|number| u32::try_from(*number).ok()).max().filter(|last| *last != 0)
+/// The largest number of a call that the profile names.
+fn last(numbers: &[i32], arch: ScmpArch) -> Option<u32> {
+    let ways = numbers.iter().flat_map(|number| search::ways(*number, arch));
+    ways.flatten().map(|(number, _)| number).max().filter(|last| *last != 0)
 }
 
 fn failed(what: impl std::fmt::Display, e: libseccomp::error::SeccompError) -> Error {

@@ -36,13 +36,20 @@ pub(super) struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// The number on another architecture; negative where it does not have the call.
-    pub(super) fn number(&self, arch: ScmpArch) -> i32 {
-        let number = match arch {
-            _ if arch == ScmpArch::native() => Ok(self.native),
-            _ => ScmpSyscall::from_name_by_arch(self.name, arch),
-        };
-        number.map_or(UNKNOWN, ScmpSyscall::as_raw_syscall)
+    /// The number on an architecture; a negative one where the call has none of its own there, though on x86 it may be
+    /// made through socketcall(2) or ipc(2).
+    fn number(&self, arch: ScmpArch) -> i32 {
+        if arch == ScmpArch::native() {
+            return self.native.as_raw_syscall();
+        }
+        ScmpSyscall::from_name_by_arch(self.name, arch).map_or(UNKNOWN, ScmpSyscall::as_raw_syscall)
+    }
+}
+
+impl Profile<'_> {
+    /// The numbers of all calls on an architecture.
+    pub(super) fn numbers(&self, arch: ScmpArch) -> Vec<i32> {
+        self.calls.iter().map(|call| call.number(arch)).collect()
     }
 }
 
@@ -87,7 +94,7 @@ const DEFAULT_ERRNO: u32 = libc::EPERM as u32;
 
 const ARGUMENTS: usize = 6;
 
-/// __NR_SCMP_ERROR.
+/// __NR_SCMP_ERROR: libseccomp does not know the call on that architecture.
 const UNKNOWN: i32 = -1;
 
 /// Checks a profile against the specification without compiling it.

@@ -1,7 +1,7 @@
 //! A code generator for the common profiles: a binary search over ranges of system call numbers.
 //!
-//! It takes a small part of the time of libseccomp's export, and its programs are about half as long and walked in a few
-//! steps, which each system call of the container gains from. What it cannot decide as libseccomp does (conditional rules
+//! It takes a small part of the time of libseccomp's export, and its programs for profiles like those of engines are about
+//! half as long and walked in a few steps, which each system call of the container gains from. What it cannot decide as libseccomp does (conditional rules
 //! for one call that disagree and may both hold, further architectures), it leaves to libseccomp, which always gives the
 //! names and numbers.
 
@@ -112,6 +112,8 @@ pub(super) fn compile(profile: &Profile, arch: Architecture, numbers: &[i32]) ->
         ranges.retain(|(first, _)| *first < X32_BIT);
         ranges.push((X32_BIT, Answer::Always(KILL)));
         ranges.push((u32::MAX, Answer::Always(default)));
+        // The default may be to kill, too.
+        ranges.dedup_by(|second, first| second.1 == first.1);
     }
     let mut code = Code { reversed: Vec::with_capacity(2 * ranges.len()), gives: Vec::new(), default, wide };
     code.search(&ranges)?;
@@ -119,25 +121,32 @@ pub(super) fn compile(profile: &Profile, arch: Architecture, numbers: &[i32]) ->
     Some(code.reversed)
 }
 
+/// The numbers by which a call is made, each with the first argument of the call that it is packed into. None where the
+/// architecture does not have it.
+pub(super) fn ways(number: i32, arch: ScmpArch) -> [Option<(u32, Option<u64>)>; 2] {
+    if let Ok(number) = u32::try_from(number) {
+        return [Some((number, None)), None];
+    }
+    for (call, base, table) in PACKED.iter().filter(|_| arch == ScmpArch::X86) {
+        if let Some((packed, own)) = table.iter().find(|(packed, _)| base - packed == number) {
+            return [Some((*call, Some(*packed as u64))), own.map(|own| (own, None))];
+        }
+    }
+    [None, None]
+}
+
 /// What the rules say of the architecture's calls, by number; for one call as the profile has them.
 fn entries<'a>(profile: &'a Profile, arch: ScmpArch, numbers: &[i32]) -> Option<Vec<Entry<'a>>> {
     let mut entries = Vec::with_capacity(profile.rules.len());
     for rule in &profile.rules {
         let action = value(rule.action)?;
-        let mut add = |number, conditions| entries.push(Entry { number, conditions, action });
-        let number = *numbers.get(rule.call)?;
-        if let Ok(number) = u32::try_from(number) {
-            add(number, Cow::Borrowed(&rule.conditions[..]));
-        } else if arch == ScmpArch::X86 {
-            for (call, base, table) in PACKED {
-                let Some((number, own)) = table.iter().find(|(packed, _)| base - packed == number) else { continue };
-                add(call, Cow::Owned(packed(rule, *number as u64)));
-                if let Some(own) = own {
-                    add(*own, Cow::Borrowed(&rule.conditions[..]));
-                }
-            }
+        for (number, argument) in ways(*numbers.get(rule.call)?, arch).into_iter().flatten() {
+            let conditions = match argument {
+                Some(argument) => Cow::Owned(packed(rule, argument)),
+                None => Cow::Borrowed(&rule.conditions[..]),
+            };
+            entries.push(Entry { number, conditions, action });
         }
-        // Else the architecture does not have the call.
     }
     entries.sort_by_key(|entry| entry.number);
     Some(entries)
@@ -196,10 +205,11 @@ fn ranges<'a>(entries: &'a [Entry], default: u32) -> Option<Vec<(u32, Answer<'a>
         next = number + 1;
     }
     add(next, default);
-    // What was replaced at its start may be like the range before it.
-    ranges.dedup_by(|second, first| second.1 == first.1);
     Some(ranges)
 }
+
+/// How many instructions a comparison can skip.
+const FARTHEST: usize = u8::MAX as usize;
 
 /// A program that grows from its end, as jumps lead forwards: where they lead is then known, and code that is there can be
 /// shared. Places are counted from the end.
@@ -219,12 +229,10 @@ impl Code {
         }
         let (left, right) = ranges.split_at(ranges.len() / 2);
         let first = right.first()?.0;
-        let (mut right, mut left) = (self.search(right)?, self.search(left)?);
-        // Again, as what brings the one near moves the other away.
-        for _ in 0..2 {
-            right = self.near(right);
-            left = self.near(left);
-        }
+        let (right, left) = (self.search(right)?, self.search(left)?);
+        // What brings the left one near may move the right one away by one.
+        let right = self.near(right, FARTHEST - 1);
+        let left = self.near(left, FARTHEST);
         let (over, on) = (u8::try_from(self.skip(right)).ok()?, u8::try_from(self.skip(left)).ok()?);
         Some(self.push(bpf::compare(GREATER_OR_EQUAL, first, over, on)))
     }
@@ -239,10 +247,10 @@ impl Code {
         self.reversed.len() - place - 1
     }
 
-    /// A place that does the same, and is near enough for a comparison.
-    fn near(&mut self, place: usize) -> usize {
+    /// A place that does the same, and to which no more than so many instructions are skipped.
+    fn near(&mut self, place: usize, farthest: usize) -> usize {
         let skip = self.skip(place);
-        if skip <= usize::from(u8::MAX) {
+        if skip <= farthest {
             return place;
         }
         match self.reversed[place] {
