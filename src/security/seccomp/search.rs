@@ -1,9 +1,9 @@
 //! A code generator for the common profiles: a binary search over ranges of system call numbers.
 //!
 //! It takes a small part of the time of libseccomp's export, and its programs for profiles like those of engines are about
-//! half as long and walked in a few steps, which each system call of the container gains from. What it cannot decide as libseccomp does (conditional rules
-//! for one call that disagree and may both hold, further architectures), it leaves to libseccomp, which always gives the
-//! names and numbers.
+//! half as long and walked in a few steps, which each system call of the container gains from. What it cannot decide as
+//! libseccomp does (conditional rules for one call that disagree and may both hold, further architectures), it leaves to
+//! libseccomp, which always gives the names and numbers.
 
 use std::borrow::Cow;
 
