@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Container, Need};
+use crate::harness::{Container, Need, eventually};
 use crate::{deviates, needs};
 
 /// A hook that runs a script of the shell.
@@ -225,6 +225,31 @@ fn a_hook_is_ended_at_its_timeout() {
     c.run().exits(1).fails("hook ran past specified timeout of 1.0s");
     assert!(start.elapsed() < Duration::from_secs(20));
     c.nothing_left();
+}
+
+/// CVE-2024-21626: the hook is a program of the image, and sees what init has open.
+#[test]
+fn the_host_is_not_open_while_start_container_hooks_run() {
+    deviates!("crun", "closes what it has open with the program's execution only");
+    let c = Container::with(["true"], |config| {
+        config["hooks"]["startContainer"] = json!([{"path": "/probe", "args": ["probe", "sleep"]}]);
+    });
+    let mut run = c.run_cmd().spawn();
+    let init = || {
+        let state = c.command("state", [&c.id]).run();
+        let pid = (state.code == 0).then(|| state.json()["pid"].as_i64())??;
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+        (pid > 0 && !children.is_empty()).then_some(pid)
+    };
+    let pid = eventually("the hook", init);
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
+        let (number, target) = (entry.file_name(), fs::read_link(entry.path()).unwrap());
+        let standard = ["0", "1", "2"].iter().any(|n| number == **n);
+        assert!(standard || !target.is_absolute(), "{number:?} is {}", target.display());
+    }
+    c.command("delete", ["--force", &c.id]).run().ok();
+    run.wait();
+    c.reap_orphans();
 }
 
 #[test]

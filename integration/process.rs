@@ -191,6 +191,72 @@ fn the_working_directory_is_not_reached_through_descriptors() {
     }
 }
 
+#[test]
+fn exec_makes_no_working_directory() {
+    deviates!("crun", "makes it");
+    let c = Container::with(["sleep"], |config| config["root"]["readonly"] = json!(false));
+    c.started();
+    c.exec_cmd(&["--cwd", "/typo"], ["cwd"]).run().exits(255).fails("no such file or directory");
+    assert!(!c.rootfs().join("typo").exists());
+}
+
+/// The same for directories that are made because they are missing.
+#[test]
+fn a_working_directory_is_not_made_through_descriptors() {
+    let running = Container::with(["sleep"], |config| config["root"]["readonly"] = json!(false));
+    running.started();
+    let host = running.path("host");
+    std::fs::create_dir(&host).unwrap();
+    for number in 3..32 {
+        for up in ["..", "../.."] {
+            let cwd = format!("/m{number}/../proc/self/fd/{number}/{up}{}/made", host.display());
+            let _ = running.exec_cmd(&["--cwd", &cwd], ["cwd"]).run();
+            let c = Container::with(["cwd"], |config| {
+                config["root"]["readonly"] = json!(false);
+                config["process"]["cwd"] = json!(cwd);
+            });
+            let _ = c.run();
+            assert!(!host.join("made").exists(), "{cwd}");
+        }
+    }
+}
+
+/// The same for the program.
+#[test]
+fn the_program_is_not_found_through_descriptors() {
+    let running = Container::new(["sleep"]);
+    running.started();
+    let host = running.path("host");
+    std::fs::create_dir(&host).unwrap();
+    std::fs::copy(running.rootfs().join("probe"), host.join("planted")).unwrap();
+    let above =
+        |number: i32| ["..", "../..", "1/root"].map(|way| format!("/proc/self/fd/{number}/{way}{}", host.display()));
+    let path = format!("PATH={}", (3..32).flat_map(above).collect::<Vec<_>>().join(":"));
+    let not_found = "executable file not found in $PATH";
+    running.command("exec", ["--env", &path, &running.id, "planted", "echo"]).run().fails(not_found);
+    for create in [false, true] {
+        let c = Container::with(["echo"], |config| {
+            config["process"]["args"][0] = json!("planted");
+            config["process"]["env"] = json!([path]);
+        });
+        let out = if create { c.create() } else { c.run() };
+        out.fails(not_found);
+    }
+}
+
+/// CVE-2016-9962: a process that is not confined yet is out of the reach of those that are.
+#[test]
+fn a_created_init_cannot_be_rewritten() {
+    let edits: [fn(&mut Value); 2] = [|_| {}, crate::mounts::in_a_user_namespace];
+    for edit in edits {
+        let c = Container::with(["sleep"], edit);
+        c.create().ok();
+        let out = c.exec(["open", "/proc/1/mem", "rw"]);
+        assert!(!out.stdout.contains("open ok"), "{out}");
+        c.start().ok();
+    }
+}
+
 /// CVE-2021-43784: what is too long for any message or path is an error, and not cut.
 #[test]
 fn a_path_of_a_namespace_may_be_too_long() {

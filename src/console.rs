@@ -147,14 +147,14 @@ pub fn adopt(slave: OwnedFd) -> Result<()> {
 }
 
 /// Gives the files behind the standard streams to the process's user, so that it can open /proc/self/fd/1 and the like;
-/// their groups stay. /dev/null is everybody's, and what cannot be given away is left: a read-only file, or one of an
-/// owner who is not mapped.
-pub fn own_streams(uid: u32) -> Result<()> {
+/// their groups stay. /dev/null is everybody's, a terminal is the caller's unless it was made for the container
+/// (`terminal`), and what cannot be given away is left: a read-only file, or one of an owner who is not mapped.
+pub fn own_streams(uid: u32, terminal: bool) -> Result<()> {
     let null = rustix::fs::makedev(1, 3);
     for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         let Ok(stat) = rustix::fs::fstat(stream) else { continue };
         let device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
-        if stat.st_uid == uid || device && stat.st_rdev == null {
+        if stat.st_uid == uid || device && (stat.st_rdev == null || !terminal && rustix::termios::isatty(stream)) {
             continue;
         }
         match rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(uid)), None) {

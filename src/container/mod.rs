@@ -237,10 +237,15 @@ pub fn create(host: &Host, request: &CreateRequest) -> Result<()> {
     Ok(())
 }
 
-/// The beginning of every command that makes a process in a container: the runtime's binary is out of its reach, and no
-/// descriptor of the caller goes on but those that are meant to.
+/// The beginning of every command that makes a process in a container: the runtime's binary is out of its reach, as is the
+/// process itself before it is confined, and no descriptor of the caller goes on but those that are meant to.
 fn protect(preserve_fds: u32) -> Result<()> {
     seal::ensure()?;
+    if rustix::process::geteuid().is_root() {
+        // Init inherits it. Else who made its user namespace could look through it at the host's root (CVE-2016-9962). An
+        // ordinary user has no right to what is protected so, not even to the user's own.
+        sys::process::protect()?;
+    }
     let first = inherited::preserved(preserve_fds, &inherited::listen_env())?;
     sys::fd::cloexec_from(3 + first.cast_signed())
 }
@@ -313,18 +318,22 @@ pub fn kill(host: &Host, id: &str, signal: i32, all: bool) -> Result<()> {
     let entry = store::open(host, id)?;
     let state = entry.state_with_init()?;
     let cgroup = &state.vessel.cgroup;
+    let init = state.init()?;
+    // In the cgroup of a creation that was cut off, or of a container that has ended with all of its processes, there may
+    // be those of another.
+    let own = entry.owns_cgroup() && !(init.is_none() && state.vessel.pid_namespace);
     // A container that shares its pid namespace lives on without init: its processes are only in the cgroup.
-    if all || (signal == libc::SIGKILL && !state.vessel.pid_namespace) {
-        match cgroup.kill(signal) {
-            Err(e) if e.errno() == libc::ENOENT => {}
-            done => done?,
-        }
-        if !cgroup.dirs.is_empty() {
-            return Ok(());
-        }
-        // Without a cgroup only init is known.
+    if own
+        && !cgroup.dirs.is_empty()
+        && (all || (signal == libc::SIGKILL && !state.vessel.pid_namespace))
+        && (all || init.is_some() || cgroup.populated()?)
+    {
+        return match cgroup.kill(signal) {
+            Err(e) if e.errno() == libc::ENOENT => Ok(()),
+            done => done,
+        };
     }
-    let sent = match state.init()? {
+    let sent = match init {
         Some(init) => send(&init, signal),
         None => Err(Error::of(Cause::State, format!("container not running: {id}"))),
     };
@@ -333,7 +342,7 @@ pub fn kill(host: &Host, id: &str, signal: i32, all: bool) -> Result<()> {
         Err(e) if all && state.vessel.pid_namespace && e.cause() == Cause::State => return Ok(()),
         sent => sent?,
     }
-    if signal == libc::SIGKILL && !cgroup.unified && cgroup.frozen()? {
+    if own && signal == libc::SIGKILL && !cgroup.unified && cgroup.frozen()? {
         // A v1 freezer holds even SIGKILL back.
         cgroup.thaw()?;
     }
@@ -405,9 +414,13 @@ fn owner(passwd: &str, uid: u32) -> String {
 
 /// The pids of all processes of a container, which its cgroup knows.
 pub fn pids(host: &Host, id: &str) -> Result<Vec<i32>> {
-    let state = store::open(host, id)?.state()?;
+    let entry = store::open(host, id)?;
+    let state = entry.state()?;
     if state.vessel.cgroup.dirs.is_empty() {
         return Err(Error::of(Cause::State, format!("cannot tell the processes of container {id}: it has no cgroup")));
+    }
+    if !entry.owns_cgroup() {
+        return Ok(Vec::new());
     }
     match state.vessel.cgroup.pids() {
         Err(e) if e.errno() == libc::ENOENT => Ok(Vec::new()),

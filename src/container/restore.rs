@@ -235,7 +235,7 @@ fn launch(
 fn own_streams(config: &Config) -> Result<()> {
     let (Some(process), Some(linux)) = (config.spec.process(), config.spec.linux()) else { return Ok(()) };
     let uid = idmap::host_id(linux.uid_mappings().as_deref().unwrap_or_default(), process.user().uid());
-    if process.terminal() == Some(true) { Ok(()) } else { uid.map_or(Ok(()), console::own_streams) }
+    if process.terminal() == Some(true) { Ok(()) } else { uid.map_or(Ok(()), |uid| console::own_streams(uid, false)) }
 }
 
 /// The cgroups that CRIU is in: the container's are below them.

@@ -247,13 +247,16 @@ pub(super) fn become_root() -> Result<()> {
 
 fn set_offsets(proc: &Proc, offsets: &HashMap<String, LinuxTimeOffset>) -> Result<()> {
     let place = || "linux.timeOffsets: cannot set the clocks' offsets";
-    // A change of ids has given our files in /proc to the outer root; they have to be ours for this one write. Nobody
-    // else is in the namespaces yet that could make use of it.
-    prctl::set_dumpable(true).map_err(|e| crate::error::Error::from_errno(e, place()))?;
+    // The files of a protected process in /proc belong to the outer root; they have to be ours for this one write.
+    let fault = |e| crate::error::Error::from_errno(e, place());
+    let dumpable = prctl::get_dumpable().map_err(fault)?;
+    prctl::set_dumpable(true).map_err(fault)?;
     let mut file = File::from(proc.open_file("self/timens_offsets", rustix::fs::OFlags::WRONLY).context(place)?);
     let mut text = String::new();
     for (clock, offset) in offsets {
         text += &format!("{clock} {} {}\n", offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
     }
-    file.write_all(text.as_bytes()).context(place)
+    let written = file.write_all(text.as_bytes()).context(place);
+    prctl::set_dumpable(dumpable).map_err(fault)?;
+    written
 }

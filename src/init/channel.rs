@@ -114,6 +114,11 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
         Channel { socket, types: PhantomData }
     }
 
+    /// The socket.
+    pub(super) fn socket(&mut self) -> &mut OwnedFd {
+        &mut self.socket
+    }
+
     /// Sends a message.
     ///
     /// By write(2) and nothing else: under a seccomp profile that is the one system call that may not wait for a listener.

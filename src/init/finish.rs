@@ -4,7 +4,7 @@
 //! after it; the seccomp filter comes last of all, so that it need not allow anything of ours but execve(2).
 
 use std::ffi::CString;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid};
@@ -16,7 +16,7 @@ use super::{Orders, Program, program, unexpected};
 use crate::error::{Context, Error, Result, Step};
 use crate::security::{apparmor, capabilities, seccomp, selinux};
 use crate::sys::{self, proc::Proc};
-use crate::{attrs, console};
+use crate::{attrs, console, rootfs, timings};
 
 /// What execve(2) takes.
 #[derive(Debug)]
@@ -36,14 +36,13 @@ impl Ready {
 /// CAP_SYS_ADMIN as a bit: without no_new_privs, installing a filter needs it.
 const SYS_ADMIN: u64 = 1 << 21;
 
-/// Changes into `process.cwd`, making it where it is missing, with the rights of root; where those do not suffice (root
-/// may be nobody on a network file system), the process's user tries again later. Whether it is entered.
-pub fn enter_cwd(process: &Process) -> Result<bool> {
+/// Changes into `process.cwd`, with `make` also where it is missing, with the rights of root; where those do not suffice
+/// (root may be nobody on a network file system), the process's user tries again later. Whether it is entered.
+pub fn enter_cwd(process: &Process, make: bool) -> Result<bool> {
     match change_dir(process) {
-        Err(e) if e.errno() == libc::ENOENT => {
+        Err(e) if make && e.errno() == libc::ENOENT => {
             let cwd = process.cwd();
-            let made = std::fs::DirBuilder::new().recursive(true).create(cwd);
-            made.context(|| format!("process.cwd: cannot make {}", cwd.display()))?;
+            rootfs::make_directory(cwd).context(|| format!("process.cwd: cannot make {}", cwd.display()))?;
             change_dir(process).map(|()| true)
         }
         Err(e) if e.errno() == libc::EACCES => Ok(false),
@@ -77,8 +76,15 @@ fn change_dir(process: &Process) -> Result<()> {
     }
 }
 
-/// Everything up to the gate; `in_cwd` says that the working directory is entered already: limits, labels, capabilities, user, environment; finds the program.
-pub fn prepare(program: &Program<'_>, in_cwd: bool, orders: &mut Orders, proc: &Proc) -> Result<Ready> {
+/// Everything up to the gate; `in_cwd` says that the working directory is entered already: limits, labels, capabilities,
+/// user, environment; finds the program. Of all descriptors, only those of [`Orders::keep_only`] are open afterwards.
+pub fn prepare(
+    program: &Program<'_>,
+    in_cwd: bool,
+    orders: &mut Orders,
+    gate: Option<&mut OwnedFd>,
+    proc: &Proc,
+) -> Result<Ready> {
     let process = program.process;
     attributes(program)?;
     limits(program, orders, proc)?; // 6
@@ -94,6 +100,9 @@ pub fn prepare(program: &Program<'_>, in_cwd: bool, orders: &mut Orders, proc: &
         prctl::set_no_new_privileges(true)
             .map_err(|e| Error::from_errno(e, "process.noNewPrivileges: cannot set it"))?;
     }
+    timings::phase("limits, user, capabilities");
+    // From here on paths are looked up that the container decides on.
+    orders.keep_only(gate, program.preserve_fds)?;
     if !in_cwd {
         change_dir(process)?;
     }
@@ -114,10 +123,8 @@ pub fn execute(
     hooks: impl FnOnce(&Ready) -> Result<()>,
     orders: &mut Orders,
 ) -> Result<std::convert::Infallible> {
-    let preserved = i32::try_from(program.preserve_fds).map_err(|_| Error::new("--preserve-fds: too many"))?;
-    sys::fd::cloexec_from(3 + preserved)?;
     attrs::rlimits::finish(program.process.rlimits().as_deref().unwrap_or_default())?;
-    for number in 3..3 + preserved {
+    for number in 3..super::first_own(program.preserve_fds)? {
         sys::process::inherit(number).context(|| format!("--preserve-fds: cannot pass descriptor {number} on"))?;
     }
     let has_hooks = !program.start_container.is_empty();
@@ -202,7 +209,7 @@ fn become_user(program: &Program<'_>, proc: &Proc) -> Result<()> {
     let (uid, gid) = (user.uid(), user.gid());
     // The field's runtimes take 0022 where nothing is said, and images count on it.
     rustix::process::umask(Mode::from_raw_mode(user.umask().unwrap_or(0o022)));
-    console::own_streams(uid)?;
+    console::own_streams(uid, program.process.terminal() == Some(true))?;
     if !program.keep_groups {
         set_groups(user.additional_gids().as_deref().unwrap_or_default(), proc)?;
     }

@@ -55,8 +55,8 @@ pub(super) fn wait(orders: &mut Orders, gate: Option<OwnedFd>, preserve_fds: u32
         (Order::Start, _) => Ok(None),
         (Order::Created, Some(gate)) => {
             // Nothing of the runtime or its caller may stay open here: who waits for the end of a pipe would wait for us.
-            let first = 3 + i32::try_from(preserve_fds).unwrap_or_default();
-            let gate = sys::process::keep_only(gate, first)?;
+            let mut gate = gate;
+            sys::process::keep_only(&mut [&mut gate], super::first_own(preserve_fds)?)?;
             loop {
                 let Ok(connection) = rustix::net::accept_with(&gate, rustix::net::SocketFlags::CLOEXEC) else {
                     continue;

@@ -98,10 +98,11 @@ fn ladder(
     }
     if join.program.process.terminal().unwrap_or(false) {
         setup::terminal(&join.program, orders, console, false)?; // 5
+    } else {
+        drop(console);
     }
-    let in_cwd = finish::enter_cwd(join.program.process)?;
-    let ready = finish::prepare(&join.program, in_cwd, orders, proc)?; // 6
-    timings::phase("user, capabilities");
+    let in_cwd = finish::enter_cwd(join.program.process, false)?;
+    let ready = finish::prepare(&join.program, in_cwd, orders, None, proc)?; // 6
     gate::wait(orders, None, join.program.preserve_fds)?; // 7
     if let Some(cpus) = join.affinity.1 {
         crate::attrs::affinity::apply(cpus).context(|| "process.execCPUAffinity.final")?;

@@ -63,6 +63,13 @@ impl Orders {
         Orders { end, filter: None, start: false }
     }
 
+    /// Closes all descriptors but the channel, the gate, the standard streams and those that the program inherits: paths
+    /// of the container may lead through /proc/self/fd, and must not find the host there (CVE-2024-21626).
+    fn keep_only(&mut self, gate: Option<&mut OwnedFd>, preserve_fds: u32) -> Result<()> {
+        let mut kept: Vec<_> = gate.into_iter().chain([self.end.socket()]).collect();
+        sys::process::keep_only(&mut kept, first_own(preserve_fds)?)
+    }
+
     fn report(&self, report: &Report) -> Result<()> {
         self.end.send(report)
     }
@@ -109,6 +116,14 @@ impl Orders {
         let _ = self.report(&Report::Failed(error.at(step)));
         sys::process::exit(1)
     }
+}
+
+/// The number of the first descriptor that the program does not inherit.
+fn first_own(preserve_fds: u32) -> Result<i32> {
+    i32::try_from(preserve_fds)
+        .ok()
+        .and_then(|n| n.checked_add(3))
+        .ok_or_else(|| Error::new("--preserve-fds: too many"))
 }
 
 /// Waits until the runtime has had this process moved into its cgroup, the path of which may be told.

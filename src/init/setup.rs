@@ -99,18 +99,21 @@ fn ladder(
     }
     setup.rootfs.enter()?;
     if terminals && has_mounts {
-        terminal(&setup.program, orders, console, true)?; // 5
+        terminal(&setup.program, orders, console.take(), true)?; // 5
     }
+    drop(console);
     timings::phase("root");
     sysctls(setup.spec, proc)?;
     // A container may be created without a process; only `start` needs one. A missing working directory is made before
     // the root becomes read-only.
     let has_process = setup.spec.process().is_some();
-    let in_cwd = has_process && finish::enter_cwd(setup.program.process)?;
+    let in_cwd = has_process && finish::enter_cwd(setup.program.process, true)?;
     setup.rootfs.protect(proc)?;
     timings::phase("sysctls and masks");
-    let ready = has_process.then(|| finish::prepare(&setup.program, in_cwd, orders, proc)).transpose()?; // 6
-    timings::phase("limits, user, capabilities");
+    let ready = match has_process {
+        true => Some(finish::prepare(&setup.program, in_cwd, orders, setup.gate.as_mut(), proc)?), // 6
+        false => None,
+    };
     let starter = gate::wait(orders, setup.gate.take(), setup.program.preserve_fds)?; // 7
     if let Some(starter) = starter {
         // The gate has closed the old end.

@@ -20,11 +20,11 @@ mod protect;
 mod resolve;
 mod tmpfs;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use libc::{MS_SHARED, MS_SLAVE, MS_UNBINDABLE};
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountPropagationFlags;
 
 use crate::error::{Context, Error, Result};
@@ -125,6 +125,15 @@ impl IdMaps {
             None => Err(Error::new(format!("mounts[{number}] has no ids to map"))),
         }
     }
+}
+
+/// Makes a directory of the root that this process is in, and what is missing above it. Links are followed as the text that
+/// they are, so that none of /proc leads out.
+pub fn make_directory(path: &Path) -> Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open("/", flags, Mode::empty())?;
+    inroot::make(root.as_fd(), path, inroot::Leaf::Directory, true)?;
+    Ok(())
 }
 
 impl Plan {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 
 use super::place::Place;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::spec::options::Options;
 
 /// A tmpfs on a directory that was there has its mode, unless the options say another.
@@ -40,18 +40,24 @@ fn copy_directory(source: OwnedFd, target: &OwnedFd) -> Result<()> {
 }
 
 fn copy_entry(source: &OwnedFd, target: &OwnedFd, name: &std::ffi::CStr) -> Result<()> {
-    let stat = rustix::fs::statat(source, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    // What the container may put in its place meanwhile is not opened: a device is no more than looked at.
+    let found = rustix::fs::openat(source, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = rustix::fs::fstat(&found)?;
     let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
     let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => {
-            let from = rustix::fs::openat(source, name, read | OFlags::DIRECTORY, Mode::empty())?;
+            let from = rustix::fs::openat(&found, ".", read | OFlags::DIRECTORY, Mode::empty())?;
             rustix::fs::mkdirat(target, name, mode)?;
             let to = rustix::fs::openat(target, name, read | OFlags::DIRECTORY, Mode::empty())?;
             copy_directory(from, &to)?;
         }
         FileType::RegularFile => {
             let mut from = std::fs::File::from(rustix::fs::openat(source, name, read, Mode::empty())?);
+            let opened = rustix::fs::fstat(&from)?;
+            if (opened.st_dev, opened.st_ino) != (stat.st_dev, stat.st_ino) {
+                return Err(Error::new("another file was put in its place meanwhile"));
+            }
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
             let mut to = std::fs::File::from(rustix::fs::openat(target, name, flags, mode)?);
             std::io::copy(&mut from, &mut to)?;

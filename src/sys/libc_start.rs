@@ -61,8 +61,8 @@ struct Relocation {
 unsafe extern "C" {
     static mut __environ: *const *const c_char;
     static mut __libc_stack_end: *const c_void;
-    static __libc_enable_secure: c_int;
-    static _dl_random: *const [usize; 2];
+    static mut __libc_enable_secure: c_int;
+    static mut _dl_random: *const [usize; 2];
     static __rela_iplt_start: [Relocation; 0];
     static __rela_iplt_end: [Relocation; 0];
     static __preinit_array_start: [Constructor; 0];
@@ -118,7 +118,7 @@ unsafe extern "C" fn __libc_start_main(
         }
         __libc_setup_tls();
         // The canary of stacks, which has a zero for strings that are not ended, and what hides pointers in a jmp_buf.
-        let [canary, guard] = _dl_random.read_unaligned();
+        let [canary, guard] = (&raw const _dl_random).read_volatile().read_unaligned();
         std::arch::asm!(
             "mov fs:[0x28], {}",
             "mov fs:[0x30], {}",
@@ -132,7 +132,7 @@ unsafe extern "C" fn __libc_start_main(
         __libc_early_init(true);
         __libc_init_first(argc, argv, environment);
         __cxa_atexit(destruct, std::ptr::null_mut(), std::ptr::null_mut());
-        if __libc_enable_secure != 0 {
+        if (&raw const __libc_enable_secure).read_volatile() != 0 {
             __libc_check_standard_fds();
         }
         let construct = |mut next: *const Constructor, last: *const Constructor| {

@@ -70,24 +70,35 @@ pub fn inherit(number: RawFd) -> Result<()> {
     if done < 0 { Err(Error::from(std::io::Error::last_os_error())) } else { Ok(()) }
 }
 
-/// Moves `fd` to `number`, close-on-exec, and closes everything above it: what a waiting init must not hold open. To be
-/// called where no other owner of a descriptor is dropped afterwards.
-pub fn keep_only(fd: OwnedFd, number: RawFd) -> Result<OwnedFd> {
-    if fd.as_raw_fd() != number {
-        // SAFETY: dup3 passes no memory; whoever owns `number` is never dropped, as the caller promises.
-        let done = unsafe { libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) };
-        if done < 0 {
-            return Err(Error::from(std::io::Error::last_os_error()).context("cannot move a descriptor"));
+/// Gives `fds` the numbers from `first` on, close-on-exec, and closes everything above them. To be called where no other
+/// owner of a descriptor from `first` on is used or dropped afterwards.
+pub fn keep_only(fds: &mut [&mut OwnedFd], first: RawFd) -> Result<()> {
+    let cannot = || Error::from(std::io::Error::last_os_error()).context("cannot move a descriptor");
+    let end = fds.iter().fold(first, |end, _| end + 1);
+    for (number, fd) in (first..end).zip(fds.iter_mut()) {
+        if fd.as_raw_fd() != number && (first..end).contains(&fd.as_raw_fd()) {
+            // Out of the way of the others.
+            let copy = rustix::io::fcntl_dupfd_cloexec(&**fd, end)
+                .map_err(|e| Error::from(e).context("cannot move a descriptor"))?;
+            std::mem::forget(std::mem::replace(*fd, copy));
         }
     }
-    std::mem::forget(fd);
-    // SAFETY: as above: no owner of the closed descriptors is dropped afterwards.
-    let done = unsafe { libc::syscall(libc::SYS_close_range, number + 1, libc::c_uint::MAX, 0) };
-    if done < 0 {
+    for (number, fd) in (first..end).zip(fds) {
+        if fd.as_raw_fd() != number {
+            // SAFETY: dup3 passes no memory; whoever owns `number` is not used any more, as the caller promises.
+            if unsafe { libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) } < 0 {
+                return Err(cannot());
+            }
+            // SAFETY: dup3 has just made it.
+            let moved = unsafe { OwnedFd::from_raw_fd(number) };
+            std::mem::forget(std::mem::replace(*fd, moved));
+        }
+    }
+    // SAFETY: as above: nobody uses the closed descriptors.
+    if unsafe { libc::syscall(libc::SYS_close_range, end, libc::c_uint::MAX, 0) } < 0 {
         return Err(Error::from(std::io::Error::last_os_error()).context("cannot close descriptors"));
     }
-    // SAFETY: the descriptor was just made by dup3, or is the forgotten `fd`.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    Ok(())
 }
 
 /// The reading of /proc/PID/stat that identifies a process beyond its pid.
