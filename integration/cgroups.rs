@@ -95,6 +95,18 @@ fn processors_and_memory_nodes_are_set() {
 }
 
 #[test]
+fn v1_fills_a_cpuset_that_is_there_and_empty() {
+    needs!(Need::OnV1("cpuset"));
+    let c = Container::new(["sleep"]);
+    let dir = Path::new(CGROUP_ROOT).join("cpuset").join(&c.cgroups_path()[1..]);
+    fs::create_dir_all(&dir).unwrap();
+    assert_eq!(fs::read_to_string(dir.join("cpuset.cpus")).unwrap().trim(), "");
+    c.started();
+    assert_ne!(c.cgroup_file("cpuset", "cpuset.cpus"), "");
+    assert_ne!(c.cgroup_file("cpuset", "cpuset.mems"), "");
+}
+
+#[test]
 fn v1_has_swappiness_and_an_oom_killer_to_disable() {
     needs!(Need::CgroupV1);
     let c = limited(json!({"memory": {"limit": 67_108_864, "swappiness": 20, "disableOOMKiller": true}}));

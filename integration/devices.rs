@@ -5,9 +5,9 @@ use std::os::unix::fs::{FileTypeExt, symlink};
 
 use serde_json::json;
 
-use crate::deviates;
-use crate::harness::Container;
+use crate::harness::{Container, Need};
 use crate::mounts::{add, in_a_user_namespace};
+use crate::{deviates, needs};
 
 const DEFAULT: [(&str, &str); 6] =
     [("null", "1:3"), ("zero", "1:5"), ("full", "1:7"), ("random", "1:8"), ("urandom", "1:9"), ("tty", "5:0")];
@@ -23,6 +23,46 @@ fn the_default_devices_are_there() {
     for (name, number) in DEFAULT {
         out.clone().line(&format!("stat /dev/{name} char mode=0666 uid=0 gid=0 rdev={number} size=0"));
     }
+}
+
+#[test]
+fn a_later_rule_for_more_devices_takes_back_what_was_allowed() {
+    needs!(Need::OnV1("devices"));
+    deviates!("runc", "keeps what an earlier rule has allowed");
+    deviates!("crun", "keeps what an earlier rule has allowed");
+    let rule = |allow, kind, minor: Option<u32>| {
+        let major = if kind == "b" { 8 } else { 10 };
+        json!({"allow": allow, "type": kind, "major": major, "minor": minor, "access": "rwm"})
+    };
+    let c = Container::with(["sleep"], |config| {
+        config["linux"]["resources"]["devices"] = json!([
+            {"allow": false, "access": "rwm"},
+            rule(true, "b", Some(1)),
+            rule(false, "b", None),
+            rule(true, "c", Some(229)),
+            rule(false, "c", None),
+        ]);
+    });
+    c.started();
+    let list = c.cgroup_file("devices", "devices.list");
+    assert!(list.contains("c 10:200 rwm") && !list.contains(" 8:1 ") && !list.contains("10:229"), "{list}");
+}
+
+#[test]
+fn a_later_rule_for_more_devices_takes_back_what_was_denied() {
+    deviates!("runc", "keeps what an earlier rule has denied");
+    let rule =
+        |allow, minor: Option<u32>| json!({"allow": allow, "type": "c", "major": 10, "minor": minor, "access": "rw"});
+    let mut c = Container::with(["open", "/dev/probe", "r"], |config| {
+        config["linux"]["devices"] = json!([{"path": "/dev/probe", "type": "c", "major": 10, "minor": 229}]);
+        config["linux"]["resources"]["devices"] = json!([{"allow": true, "access": "rwm"}, rule(false, Some(229))]);
+    });
+    c.run().line("open EPERM");
+    c.edit(|config| {
+        config["linux"]["resources"]["devices"].as_array_mut().unwrap().push(rule(true, None));
+    });
+    let out = c.run();
+    assert!(out.stdout.starts_with("open ") && !out.stdout.contains("EPERM"), "{out}");
 }
 
 #[test]

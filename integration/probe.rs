@@ -59,6 +59,10 @@ fn act(words: &[&str]) -> io::Result<()> {
         "write" => fs::write(arg(0), args[1..].join(" "))?,
         "append" => fs::OpenOptions::new().append(true).open(arg(0))?.write_all(args[1..].join(" ").as_bytes())?,
         "mkdir" => fs::create_dir(arg(0))?,
+        // As fast as it can, and for long, but not for ever.
+        "mkdirs" => {
+            (0..100_000).try_for_each(|n| fs::create_dir(format!("{}/{}-{n}", arg(0), process::id())))?;
+        }
         "rm" => fs::remove_file(arg(0))?,
         "symlink" => std::os::unix::fs::symlink(arg(0), arg(1))?,
         "readlink" => say(&format!("link {}", fs::read_link(arg(0))?.display())),

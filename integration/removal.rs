@@ -1,20 +1,24 @@
 //! The end of a cgroup: with cgroups that the container has made below, with processes that outlive init, and with one
 //! that does not die.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::harness::{CGROUP_ROOT, Container, Need, eventually, missing};
+use crate::harness::{CGROUP_ROOT, Cmd, Container, Need, eventually, missing, suite};
 use crate::{deviates, needs};
 
 /// The directories of a container's cgroup.
@@ -96,6 +100,139 @@ fn delete_ends_those_that_outlive_init_in_cgroups_below() {
     c.delete().ok();
     assert!(pids.iter().all(|pid| !alive(*pid)));
     pids.iter().for_each(|pid| _ = waitpid(Pid::from_raw(*pid), None).unwrap());
+    c.nothing_left();
+}
+
+/// A process of the host's in the container's cgroup, or in one below it.
+fn stray(c: &Container, below: &OsStr, command: &mut Command) -> Child {
+    let child = command.spawn().unwrap();
+    for dir in dirs(c) {
+        let place = dir.join(below);
+        fs::create_dir_all(&place).unwrap();
+        for name in ["cpuset.cpus", "cpuset.mems"].into_iter().filter(|name| place != dir && place.join(name).exists())
+        {
+            let _ = fs::write(place.join(name), fs::read(dir.join(name)).unwrap());
+        }
+        fs::write(place.join("cgroup.procs"), child.id().to_string()).unwrap();
+    }
+    child
+}
+
+#[test]
+fn names_of_cgroups_below_need_not_be_utf_8() {
+    deviates!("runc", "does not end a process of the host's");
+    deviates!("crun", "does not list the processes below");
+    let c = Container::new(["sleep"]);
+    c.started();
+    let mut child = stray(&c, OsStr::from_bytes(b"b\xffl"), Command::new("sleep").arg("1000"));
+    let pids = c.command("ps", ["--format", "json", &c.id]).run().ok().json();
+    assert!(pids.as_array().unwrap().contains(&json!(child.id())), "{pids}");
+    c.command("delete", ["--force", &c.id]).timeout(20).run().ok();
+    assert!(!child.wait().unwrap().success());
+    c.nothing_left();
+}
+
+#[test]
+fn cgroups_that_come_and_go_hide_no_processes() {
+    let c = Container::new(["sleep"]);
+    c.started();
+    let mut child = stray(&c, OsStr::new("below"), Command::new("sleep").arg("1000"));
+    let all = dirs(&c);
+    let dir = all.iter().find(|dir| dir.starts_with(Path::new(CGROUP_ROOT).join("freezer"))).unwrap_or(&all[0]);
+    let others: Vec<_> = (0..8).map(|n| dir.join(format!("other{n}"))).collect();
+    let end = Instant::now() + Duration::from_secs(2);
+    let busy = std::thread::spawn(move || {
+        while Instant::now() < end {
+            others.iter().for_each(|other| fs::create_dir(other).unwrap());
+            others.iter().for_each(|other| fs::remove_dir(other).unwrap());
+        }
+    });
+    let pid = json!(child.id());
+    let mut missed = 0;
+    while !busy.is_finished() {
+        let pids = c.command("ps", ["--format", "json", &c.id]).run().ok().json();
+        missed += i32::from(!pids.as_array().unwrap().contains(&pid));
+    }
+    busy.join().unwrap();
+    assert_eq!(missed, 0);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn who_makes_cgroups_below_without_end_is_ended() {
+    deviates!("runc", "fails");
+    deviates!("crun", "fails");
+    let c = Container::new(["sleep"]);
+    c.started();
+    let all = dirs(&c);
+    // The first that is removed.
+    let dir = all.iter().find(|dir| dir.starts_with(Path::new(CGROUP_ROOT).join("unified"))).unwrap_or(&all[0]);
+    // Together they are faster than whoever removes.
+    let maker = |_| stray(&c, OsStr::new(""), Command::new(&suite().probe).arg("mkdirs").arg(dir));
+    let mut makers: Vec<Child> = (0..4).map(maker).collect();
+    c.command("delete", ["--force", &c.id]).timeout(20).run().ok();
+    makers.iter_mut().for_each(|maker| assert_eq!(maker.wait().unwrap().signal(), Some(libc::SIGKILL)));
+    c.nothing_left();
+}
+
+#[test]
+fn a_cgroup_that_another_container_has_now_is_left_alone() {
+    deviates!("runc", "has other words");
+    deviates!("crun", "ends the other one");
+    let first = Container::new(["sleep"]);
+    first.started();
+    first.kill("KILL").ok();
+    first.wait_exit();
+    let path = json!(first.cgroups_path());
+    let second = Container::with(["sleep"], |config| config["linux"]["cgroupsPath"] = path);
+    second.started();
+    first.kill("KILL").exits(1).fails("container not running");
+    first.command("kill", ["--all", &first.id, "KILL"]).run().ok();
+    let pid = second.pid();
+    first.delete().exits(1).fails(&format!("it has processes that are not of this container: {pid}"));
+    assert_eq!((first.status(), second.status()), ("stopped".into(), "running".into()));
+    second.finish();
+    first.delete().ok();
+    first.nothing_left();
+}
+
+#[test]
+fn a_creation_that_was_cut_off_has_no_cgroup() {
+    needs!(Need::Program("strace"));
+    deviates!("runc", "has no state by then");
+    deviates!("crun", "has no state by then");
+    let first = Container::new(["sleep"]);
+    first.started();
+    let path = json!(first.cgroups_path());
+    let second = Container::with(["sleep"], |config| config["linux"]["cgroupsPath"] = path);
+    let create = second.create_cmd();
+    let mut strace =
+        Cmd::new("strace").args(["-qq", "-o", "/dev/null", "-e", "trace=mkdirat", "-e", "inject=mkdirat:signal=KILL"]);
+    for dir in dirs(&first) {
+        strace = strace.arg("-P").arg(dir);
+    }
+    create.under(strace).run().exits(137);
+    assert_eq!(second.status(), "creating");
+    second.kill("KILL").exits(1).fails("container not running");
+    second.command("kill", ["--all", &second.id, "KILL"]).run().exits(1).fails("container not running");
+    assert_eq!(second.command("ps", ["--format", "json", &second.id]).run().ok().json(), json!([]));
+    second.command("delete", ["--force", &second.id]).run().ok();
+    assert_eq!(first.status(), "running");
+}
+
+#[test]
+fn without_a_process_there_is_none_to_kill() {
+    deviates!("runc", "finds no fault with SIGKILL");
+    deviates!("crun", "finds no fault with SIGKILL");
+    let c = Container::with(["exit", "0"], without_pid_namespace);
+    c.started();
+    c.wait_exit();
+    for signal in ["KILL", "TERM"] {
+        c.kill(signal).exits(1).fails("container not running");
+    }
+    c.command("kill", ["--all", &c.id, "KILL"]).run().ok();
+    c.delete().ok();
     c.nothing_left();
 }
 

@@ -90,6 +90,11 @@ impl Group {
         self.monitoring.as_deref().map_or(Ok(()), make)
     }
 
+    /// The limits that hold, as lines of the schemata file.
+    pub fn schemata(&self) -> Result<String> {
+        schemata(&self.dir)
+    }
+
     /// Sets limits, each a line of the schemata file; `root` is where resctrl is mounted.
     pub fn set(&self, root: &Path, lines: &[&str]) -> Result<()> {
         let path = self.dir.join("schemata");
@@ -119,6 +124,11 @@ impl Group {
     }
 }
 
+fn schemata(dir: &Path) -> Result<String> {
+    let path = dir.join("schemata");
+    fs::read_to_string(&path).context(|| format!("cannot read {}", path.display()))
+}
+
 fn make_dir(root: &Path, dir: &Path) -> Result<()> {
     fs::create_dir(dir).context(|| format!("cannot make {}", dir.display())).map_err(|e| explain(root, e))
 }
@@ -135,8 +145,7 @@ fn compare(dir: &Path, lines: &[&str]) -> Result<()> {
     if lines.is_empty() {
         return Ok(());
     }
-    let path = dir.join("schemata");
-    let text = fs::read_to_string(&path).context(|| format!("cannot read {}", path.display()))?;
+    let text = schemata(dir)?;
     let there: BTreeMap<_, _> = text.lines().filter_map(parse).collect();
     for line in lines {
         let Some((name, wanted)) = parse(line) else {

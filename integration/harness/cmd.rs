@@ -112,6 +112,14 @@ impl Cmd {
         self
     }
 
+    /// Has another program run it: one whose arguments end with a command, such as strace.
+    pub fn under(self, mut by: Cmd) -> Cmd {
+        by.command.arg(self.command.get_program()).args(self.command.get_args());
+        by.command.envs(self.command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        self.command.get_current_dir().map(|dir| by.command.current_dir(dir));
+        by
+    }
+
     pub fn timeout(mut self, seconds: u64) -> Cmd {
         self.timeout = Duration::from_secs(seconds);
         self

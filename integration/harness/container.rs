@@ -392,7 +392,10 @@ impl Drop for Container {
     fn drop(&mut self) {
         if std::thread::panicking() || need::measuring() {
             // The test has its message, or is about something else; what is left is taken away in silence.
-            let _ = self.command("delete", ["--force", &self.id]).run();
+            // It may be that which does not end.
+            let delete =
+                std::panic::AssertUnwindSafe(|| self.command("delete", ["--force", &self.id]).timeout(20).run());
+            let _ = std::panic::catch_unwind(delete);
             check::sweep(&self.dir, &self.cgroup);
             let _ = fs::remove_dir_all(&self.dir);
             return;

@@ -117,21 +117,20 @@ impl Policy {
         Ok(())
     }
 
-    /// The exceptions from the policy's default, as the kernel's list in v1 keeps them, in the order of the rules. It
-    /// forgets an exception that is taken back, and cannot take back a part of one, which would stay allowed without a
-    /// word.
+    /// The exceptions from the policy's default, as the kernel's list in v1 keeps them, in the order of the rules. A rule
+    /// takes back all that it covers; the list cannot take back a part of an exception, which would stay allowed without
+    /// a word.
     fn exceptions(&self) -> Result<Vec<(Devices, u8)>> {
         let mut list: Vec<(Devices, u8)> = Vec::new();
         for rule in &self.rules {
-            let same = list.iter_mut().find(|(devices, _)| *devices == rule.devices).map(|(_, access)| access);
             if rule.allow != self.allow {
-                match same {
-                    Some(access) => *access |= rule.access,
+                match list.iter_mut().find(|(devices, _)| *devices == rule.devices) {
+                    Some((_, access)) => *access |= rule.access,
                     None => list.push((rule.devices, rule.access)),
                 }
                 continue;
             }
-            if let Some(access) = same {
+            for (_, access) in list.iter_mut().filter(|(devices, _)| rule.devices.cover(devices)) {
                 *access &= !rule.access;
             }
             let wider = |(devices, access): &&(Devices, u8)| {
@@ -285,6 +284,15 @@ pub(super) mod tests {
             {"allow":true,"type":"c","major":7,"minor":7,"access":"rw"},
             {"allow":false,"type":"c","major":7,"minor":7,"access":"w"}]"#;
         assert_eq!(lines(json), [&["b 8:* rw", "c 7:7 r"], &COMMON[..]].concat());
+    }
+
+    #[test]
+    fn a_wider_rule_takes_back_what_is_narrower() {
+        let json = r#"[{"allow":true,"type":"b","major":8,"minor":1,"access":"rwm"},
+            {"allow":true,"type":"b","major":9,"minor":1,"access":"rw"},
+            {"allow":false,"type":"b","major":8,"access":"rw"},
+            {"allow":false,"type":"b","access":"w"}]"#;
+        assert_eq!(lines(json), [&["b 8:1 m", "b 9:1 r"], &COMMON[..]].concat());
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The few system calls on cgroup directories: short files that are read and written whole, by directory descriptor.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use crate::error::{Context, Error, Result};
 
@@ -37,7 +39,7 @@ pub(super) fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
 }
 
 /// Opens a file of a cgroup.
-pub(super) fn open_file(dir: impl AsFd, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+pub(super) fn open_file(dir: impl AsFd, name: impl Arg, flags: OFlags) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(dir, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
@@ -73,8 +75,8 @@ pub(super) fn write(dir: impl AsFd, name: &str, value: &str) -> Result<(), Errno
     rustix::io::retry_on_intr(|| rustix::io::write(&file, value.as_bytes())).map(drop)
 }
 
-/// The names of the cgroups right below.
-pub(super) fn children(dir: BorrowedFd<'_>) -> Result<Vec<String>, Errno> {
+/// The names of the cgroups right below. A container chooses them, and they may be no UTF-8.
+pub(super) fn children(dir: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
     // A cgroup's directory has a link of its own, one from its parent, and one from each child.
     if rustix::fs::fstat(dir)?.st_nlink <= 2 {
         return Ok(Vec::new());
@@ -82,9 +84,9 @@ pub(super) fn children(dir: BorrowedFd<'_>) -> Result<Vec<String>, Errno> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
         let entry = entry?;
-        let name = entry.file_name().to_string_lossy();
-        if entry.file_type() == FileType::Directory && name != "." && name != ".." {
-            names.push(name.into_owned());
+        let name = entry.file_name();
+        if entry.file_type() == FileType::Directory && name != c"." && name != c".." {
+            names.push(name.to_owned());
         }
     }
     Ok(names)

@@ -128,8 +128,11 @@ fn create_v1(cgroup: &mut Cgroup, writes: &[Write], made: &mut Made) -> Result<(
         }
         if dir.has("cpuset") {
             let wanted = |file: &str| writes.iter().any(|write| write.controller == "cpuset" && write.file == file);
-            for path in &made.0[before..] {
-                fill_cpuset(path, &dir, &|file| path == &dir.directory() && wanted(file))?;
+            let leaf = dir.directory();
+            // One that was there already may never have been filled.
+            let paths = if made.0.len() == before { std::slice::from_ref(&leaf) } else { &made.0[before..] };
+            for path in paths {
+                fill_cpuset(path, &dir, &|file| *path == leaf && wanted(file))?;
             }
         }
         kept.push(dir);

@@ -259,10 +259,10 @@ impl Cgroup {
         processes::kill(self, signal)
     }
 
-    /// Removes the directories, deepest first; those already gone are no error. Ends processes that are left. Then systemd
-    /// forgets the scope.
-    pub fn remove(&self) -> Result<()> {
-        processes::remove(self)?;
+    /// Removes the directories, deepest first; those already gone are no error. Processes that are left are ended with
+    /// `kill`, and else an error. Then systemd forgets the scope.
+    pub fn remove(&self, kill: bool) -> Result<()> {
+        processes::remove(self, kill)?;
         self.unit.as_ref().map_or(Ok(()), systemd::stop)
     }
 

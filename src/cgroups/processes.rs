@@ -3,6 +3,7 @@
 //! A container may nest cgroups as deep as it likes, so the walks hold two descriptors at most and no long paths.
 
 use std::collections::BTreeSet;
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,6 +20,9 @@ use crate::sys;
 /// How long processes may take to end after SIGKILL: one in the middle of a large exit or of slow I/O needs a while.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the kernel may take to forget processes that end by themselves.
+const ENDING: Duration = Duration::from_secs(2);
+
 /// Calls `visit` with the directory at `top` and with all below it. What vanishes meanwhile is passed over.
 fn walk(top: OwnedFd, mut visit: impl FnMut(BorrowedFd<'_>) -> Result<(), Errno>) -> Result<(), Errno> {
     visit(top.as_fd())?;
@@ -28,24 +32,26 @@ fn walk(top: OwnedFd, mut visit: impl FnMut(BorrowedFd<'_>) -> Result<(), Errno>
         let Some(name) = names.pop() else {
             todo.pop();
             if !todo.is_empty() {
-                here = open_below(&here, "..")?;
+                here = open_below(&here, c"..")?;
             }
             continue;
         };
-        match open_below(&here, &name) {
-            Ok(child) => {
-                visit(child.as_fd())?;
-                todo.push(files::children(child.as_fd())?);
+        let child = open_below(&here, &name);
+        let seen =
+            child.and_then(|child| visit(child.as_fd()).and_then(|()| Ok((files::children(child.as_fd())?, child))));
+        match seen {
+            Ok((names, child)) => {
+                todo.push(names);
                 here = child;
             }
-            Err(Errno::NOENT) => {}
+            Err(Errno::NOENT | Errno::NODEV) => {}
             Err(e) => return Err(e),
         }
     }
     Ok(())
 }
 
-fn open_below(dir: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+fn open_below(dir: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
     files::open_file(dir, name, OFlags::RDONLY | OFlags::DIRECTORY)
 }
 
@@ -120,16 +126,20 @@ pub(super) fn kill(cgroup: &Cgroup, signal: i32) -> Result<()> {
     sent
 }
 
-/// Sends a signal to each process; with `again` also to those that appeared meanwhile.
+/// Sends a signal to each process; with `again` also to those that appeared meanwhile. One that may not be signalled
+/// keeps the others from nothing.
 fn signal_all(cgroup: &Cgroup, signal: i32, again: bool) -> Result<()> {
     let mut done = BTreeSet::new();
+    let mut first = None;
     loop {
         let new: Vec<i32> = pids(cgroup)?.into_iter().filter(|pid| done.insert(*pid)).collect();
         for &pid in &new {
-            send(pid, signal)?;
+            if let Err(e) = send(pid, signal) {
+                first.get_or_insert(e);
+            }
         }
         if new.is_empty() || !again {
-            return Ok(());
+            return first.map_or(Ok(()), Err);
         }
     }
 }
@@ -148,21 +158,23 @@ fn open_process(pid: i32) -> Option<OwnedFd> {
 }
 
 /// See [`Cgroup::remove`].
-pub(super) fn remove(cgroup: &Cgroup) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut killed = BTreeSet::new();
+pub(super) fn remove(cgroup: &Cgroup, kill: bool) -> Result<()> {
+    let deadline = Instant::now() + if kill { PATIENCE } else { ENDING };
+    let mut killed = kill.then(BTreeSet::new);
     let mut first = None;
     for dir in cgroup.dirs.iter().rev() {
-        if let Err(e) = remove_dir(cgroup, &dir.directory(), &mut killed, deadline) {
+        if let Err(e) = remove_dir(cgroup, &dir.directory(), killed.as_mut(), deadline) {
             first.get_or_insert(e);
         }
     }
     first.map_or(Ok(()), Err)
 }
 
-/// Removes one directory, in the common case by one system call.
-fn remove_dir(cgroup: &Cgroup, path: &Path, killed: &mut BTreeSet<i32>, deadline: Instant) -> Result<()> {
+/// Removes one directory, in the common case by one system call. `killed` has those that were killed already; without it
+/// nothing is killed.
+fn remove_dir(cgroup: &Cgroup, path: &Path, mut killed: Option<&mut BTreeSet<i32>>, deadline: Instant) -> Result<()> {
     let mut pause = Duration::from_micros(200);
+    let mut emptied = false;
     loop {
         match rustix::fs::rmdir(path) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
@@ -173,17 +185,23 @@ fn remove_dir(cgroup: &Cgroup, path: &Path, killed: &mut BTreeSet<i32>, deadline
             Err(e) => return Err(cannot_remove(e, path)),
         }
         let below = files::open_dir(path).and_then(remove_below);
-        if below == Ok(true) {
+        // Where cgroups appear again and again, somebody makes them.
+        if below == Ok(true) && !emptied {
+            emptied = true;
             continue;
         }
         let left = pids_at(path)?;
         if Instant::now() >= deadline {
             let e = cannot_remove(below.err().unwrap_or(Errno::BUSY), path);
             let list: Vec<_> = left.iter().take(10).map(i32::to_string).collect();
-            return Err(if list.is_empty() { e } else { e.hint(format!("processes left: {}", list.join(", "))) });
+            let whose =
+                if killed.is_some() { "processes left" } else { "it has processes that are not of this container" };
+            return Err(if list.is_empty() { e } else { e.hint(format!("{whose}: {}", list.join(", "))) });
         }
         // `exec` may bring more in meanwhile.
-        if left.iter().any(|pid| !killed.contains(pid)) {
+        if let Some(killed) = killed.as_deref_mut()
+            && left.iter().any(|pid| !killed.contains(pid))
+        {
             killed.extend(&left);
             kill(cgroup, libc::SIGKILL)?;
         }
@@ -199,34 +217,36 @@ fn cannot_remove(errno: Errno, path: &Path) -> Error {
     Error::from_errno(errno.raw_os_error(), format!("cannot remove cgroup {}", path.display()))
 }
 
-/// Removes the cgroups below a directory. Whether there were any; EBUSY where one has processes.
+/// Removes the cgroups below a directory. Whether there were any; EBUSY where one has processes, or is filled anew.
 fn remove_below(top: OwnedFd) -> Result<bool, Errno> {
     let mut here = top;
-    let mut todo = vec![files::children(here.as_fd())?];
+    // With each name, whether what is below it has been removed.
+    let children = |dir: &OwnedFd| Ok(files::children(dir.as_fd())?.into_iter().map(|name| (name, false)).collect());
+    let mut todo: Vec<Vec<_>> = vec![children(&here)?];
     if todo[0].is_empty() {
         return Ok(false);
     }
     while let Some(names) = todo.last_mut() {
-        let Some(name) = names.pop() else {
+        let Some((name, emptied)) = names.pop() else {
             todo.pop();
             if !todo.is_empty() {
-                here = open_below(&here, "..")?;
+                here = open_below(&here, c"..")?;
             }
             continue;
         };
-        match rustix::fs::unlinkat(&here, name.as_str(), AtFlags::REMOVEDIR) {
+        match rustix::fs::unlinkat(&here, &name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => {}
-            Err(Errno::BUSY | Errno::NOTEMPTY) => {
+            Err(Errno::BUSY | Errno::NOTEMPTY) if !emptied => {
                 let child = match open_below(&here, &name) {
                     Err(Errno::NOENT) => continue,
                     other => other?,
                 };
-                let below = files::children(child.as_fd())?;
+                let below = children(&child)?;
                 if below.is_empty() {
                     return Err(Errno::BUSY);
                 }
                 // Its turn comes again when it is empty.
-                names.push(name);
+                names.push((name, true));
                 todo.push(below);
                 here = child;
             }

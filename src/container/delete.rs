@@ -28,8 +28,10 @@ pub(super) fn delete(host: &Host, id: &str, force: bool) -> Result<()> {
         }
         Err(e) => return Err(e),
     };
+    // A cgroup that is left with a pid namespace's processes may have been taken over since.
+    let mut kill = true;
     match state.status(&entry)? {
-        Status::Stopped => {}
+        Status::Stopped => kill = !state.vessel.pid_namespace,
         // The field's runtimes delete what was never started, and engines count on it; the specification does not.
         Status::Created | Status::Creating if !super::strict() => end(&state)?,
         _ if force => end(&state)?,
@@ -40,7 +42,7 @@ pub(super) fn delete(host: &Host, id: &str, force: bool) -> Result<()> {
             ));
         }
     }
-    destroy(&entry, &state)
+    dispose(&entry, &state, kill)
 }
 
 /// Ends init, and with it all processes of its pid namespace.
@@ -69,8 +71,12 @@ pub(super) fn end(state: &State) -> Result<()> {
 /// Removes the cgroup (ending what is left in it) and the state; then runs the poststop hooks, whose failures are no
 /// reason to stop (runtime.md, "Lifecycle").
 pub(super) fn destroy(entry: &Entry, state: &State) -> Result<()> {
+    dispose(entry, state, true)
+}
+
+fn dispose(entry: &Entry, state: &State, kill: bool) -> Result<()> {
     if entry.owns_cgroup() {
-        state.vessel.cgroup.remove()?;
+        state.vessel.cgroup.remove(kill)?;
     } else {
         // A creation that was cut off before the cgroup was known to be nobody else's.
         state.vessel.cgroup.remove_unused();

@@ -65,8 +65,11 @@ pub(super) fn events(
             Err(e) => log::warn(&e.to_string()),
         }
         // Where reports take longer than the interval, some are left out.
-        while next <= Instant::now() {
+        let now = Instant::now();
+        if next + interval > now {
             next += interval;
+        } else {
+            next = now + interval;
         }
     }
 }

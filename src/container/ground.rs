@@ -54,7 +54,7 @@ impl Drop for Rollback {
             self.cgroup = unit.finish().ok();
         }
         if let Some(cgroup) = &self.cgroup {
-            let _ = cgroup.remove();
+            let _ = cgroup.remove(true);
         }
         if let Some(group) = &self.rdt {
             let _ = group.remove();
@@ -310,7 +310,8 @@ fn standard_streams() -> Vec<String> {
 }
 
 /// The host's uid that gets the container's cgroup (config-linux.md, "Cgroup ownership"): that of the process, where it
-/// can make use of it by a cgroup namespace of its own and a writable mount.
+/// can make use of it by a cgroup namespace of its own and a writable mount. None where a user namespace is joined without
+/// a word of how its ids are mapped.
 fn cgroup_owner(spec: &Spec, plan: &Plan) -> Option<u32> {
     let read_only = |o: &Vec<String>| o.iter().rfind(|o| *o == "ro" || *o == "rw").is_some_and(|o| o == "ro");
     let writable = spec.mounts().iter().flatten().any(|m| {
@@ -322,7 +323,7 @@ fn cgroup_owner(spec: &Spec, plan: &Plan) -> Option<u32> {
         return None;
     }
     let uid = spec.process().as_ref().map_or(0, |p| p.user().uid());
-    if !plan.new.contains(CloneFlags::CLONE_NEWUSER) {
+    if !plan.own(CloneFlags::CLONE_NEWUSER) {
         return Some(uid);
     }
     let mappings = spec.linux().as_ref()?.uid_mappings().as_deref()?;

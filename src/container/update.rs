@@ -3,6 +3,8 @@
 //! Resources are handled as JSON in the shape of `linux.resources`, in which what was not named can be told from what
 //! is 0, and a change is laid over what holds.
 
+use std::path::PathBuf;
+
 use oci_spec::runtime::LinuxIntelRdt;
 use serde_json::{Map, Value, json};
 
@@ -18,10 +20,6 @@ pub(super) fn update(host: &Host, request: &UpdateRequest) -> Result<()> {
     if matches!(state.status(&entry)?, Status::Stopped | Status::Creating) {
         return Err(Error::of(Cause::State, format!("container not running: {id}")));
     }
-    if !request.schemata.is_empty() {
-        set_schemata(&mut state, &request.schemata)?;
-        entry.write_state(&state)?;
-    }
     let old = match state.vessel.resources.take() {
         Some(resources) => resources,
         None => configured(&entry.config()?)?,
@@ -34,34 +32,61 @@ pub(super) fn update(host: &Host, request: &UpdateRequest) -> Result<()> {
     }
     let undo = cgroup.update(&resources, writes["pids"]["limit"].as_i64())?;
     state.vessel.resources = Some(all);
-    let saved = entry.write_state(&state);
+    let caches =
+        if request.schemata.is_empty() { Ok(None) } else { set_schemata(&mut state, &request.schemata).map(Some) };
+    let saved =
+        caches.and_then(|caches| entry.write_state(&state).inspect_err(|_| caches.iter().for_each(Caches::restore)));
     if saved.is_err() {
         undo.restore();
     }
     saved
 }
 
-/// Limits caches and memory bandwidth, in a group that is made where the container has none.
-fn set_schemata(state: &mut State, lines: &[String]) -> Result<()> {
+/// What the limits of caches were before a change.
+struct Caches {
+    root: PathBuf,
+    group: rdt::Group,
+    /// The lines that held; none where the group was made for the change.
+    held: Option<String>,
+}
+
+impl Caches {
+    /// Puts them back. What fails here is not what went wrong.
+    fn restore(&self) {
+        let _ = match &self.held {
+            Some(lines) => self.group.set(&self.root, &lines.lines().collect::<Vec<_>>()),
+            None => self.group.remove(),
+        };
+    }
+}
+
+/// Limits caches and memory bandwidth, in a group that is made where the container has none. A failure leaves all as it
+/// was.
+fn set_schemata(state: &mut State, lines: &[String]) -> Result<Caches> {
     let root = rdt::mountpoint()?;
-    let group = match &state.vessel.rdt {
-        Some(group) => group,
+    let caches = match &state.vessel.rdt {
+        Some(group) => Caches { held: Some(group.schemata()?), group: group.clone(), root },
         None => {
             let config = LinuxIntelRdt::default();
             let group = rdt::Group::plan(&root, &state.id, &config)?;
             group.make(&root, &config)?;
+            Caches { root, group, held: None }
+        }
+    };
+    let set = || {
+        if caches.held.is_none() {
             // One that has ended meanwhile needs no limit.
-            let add = |pid| match group.add(pid) {
+            let add = |pid| match caches.group.add(pid) {
                 Err(e) if e.errno() == libc::ESRCH => Ok(()),
                 done => done,
             };
-            let added = state.vessel.cgroup.pids().and_then(|pids| pids.into_iter().try_for_each(add));
-            // What fails here is not what went wrong.
-            added.inspect_err(|_| _ = group.remove())?;
-            state.vessel.rdt.insert(group)
+            state.vessel.cgroup.pids()?.into_iter().try_for_each(add)?;
         }
+        caches.group.set(&caches.root, &lines.iter().map(String::as_str).collect::<Vec<_>>())
     };
-    group.set(&root, &lines.iter().map(String::as_str).collect::<Vec<_>>())
+    set().inspect_err(|_| caches.restore())?;
+    state.vessel.rdt = Some(caches.group.clone());
+    Ok(caches)
 }
 
 /// The resources of the configuration at create.

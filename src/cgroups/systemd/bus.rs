@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::value::{Value, length, pad};
 use crate::error::{Context, Error, Result};
@@ -17,7 +17,8 @@ const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const BUS: &str = "org.freedesktop.DBus";
 
-/// How long systemd may take for an answer, and for a job.
+/// How long systemd may take for an answer, and for a job. What it has to say of others meanwhile gives it no more time
+/// than one answer takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often, and how far apart, a new connection is tried where systemd hangs up.
@@ -53,6 +54,8 @@ pub(super) struct Manager {
     accepted: bool,
     /// The jobs that have ended, and how.
     ended: Vec<(String, String)>,
+    /// When to wait no longer.
+    deadline: Instant,
 }
 
 impl Manager {
@@ -61,7 +64,9 @@ impl Manager {
     pub(super) fn connect(user: Option<u32>, uid: u32, unit: &str) -> Result<Manager> {
         let (stream, bus) = dial(user)?;
         let (unit, input, output, ended) = (unit.to_string(), Vec::new(), Vec::new(), Vec::new());
-        let mut manager = Manager { user, uid, unit, stream, input, output, serial: 0, bus, accepted: false, ended };
+        let deadline = Instant::now() + PATIENCE;
+        let mut manager =
+            Manager { user, uid, unit, stream, input, output, serial: 0, bus, accepted: false, ended, deadline };
         manager.greet();
         Ok(manager)
     }
@@ -129,6 +134,7 @@ impl Manager {
 
     /// Waits for the reply to a call. Replies come in the order of the calls.
     pub(super) fn reply(&mut self, call: u32) -> Result<Reply> {
+        self.deadline = Instant::now() + PATIENCE;
         loop {
             match self.receive()? {
                 (serial, reply) if serial == call => return Ok(reply),
@@ -149,6 +155,7 @@ impl Manager {
 
     /// Waits for the end of a job: `done`, or how it failed.
     pub(super) fn wait(&mut self, job: &str) -> Result<String> {
+        self.deadline = Instant::now() + PATIENCE;
         loop {
             if let Some((_, result)) = self.ended.iter().find(|(ended, _)| ended == job) {
                 return Ok(result.clone());
@@ -186,8 +193,12 @@ impl Manager {
     }
 
     fn read(&mut self) -> Result<()> {
+        let late = || Err(Error::new(format!("it does not answer for {} seconds", PATIENCE.as_secs())));
         let mut buffer = [0_u8; 4096];
         loop {
+            if Instant::now() >= self.deadline {
+                return late();
+            }
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Err(Error::from_errno(libc::ECONNRESET, "it has closed the connection")),
                 Ok(length) => {
@@ -195,9 +206,7 @@ impl Manager {
                     return Ok(());
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    return Err(Error::new(format!("it does not answer for {} seconds", PATIENCE.as_secs())));
-                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return late(),
                 Err(e) => return Err(Error::from(e).context("cannot read the answer")),
             }
         }
