@@ -132,7 +132,9 @@ fn bool_or_auto(text: &str) -> Result<Option<bool>> {
 
 /// `--root`, absolute and without `..`, so that it means the same place from everywhere.
 fn given_root(root: &Path) -> Result<PathBuf> {
-    let here = std::env::current_dir().context(|| "cannot tell the current directory (for --root)")?;
+    // Where it is not asked for, the caller's directory may be gone.
+    let here = if root.is_absolute() { Ok(PathBuf::new()) } else { std::env::current_dir() };
+    let here = here.context(|| "cannot tell the current directory (for --root)")?;
     let mut clean = PathBuf::new();
     for part in here.join(root).components() {
         match part {

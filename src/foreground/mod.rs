@@ -16,18 +16,9 @@ use terminal::Relay;
 
 pub use terminal::set_up;
 
-/// Signals that are not taken over: faults of the runtime itself, and SIGPIPE and SIGURG, which are not sent by people.
-const LEFT_ALONE: [Signal; 9] = [
-    Signal::SIGSEGV,
-    Signal::SIGBUS,
-    Signal::SIGFPE,
-    Signal::SIGILL,
-    Signal::SIGTRAP,
-    Signal::SIGSYS,
-    Signal::SIGABRT,
-    Signal::SIGPIPE,
-    Signal::SIGURG,
-];
+/// Signals that are not taken over: those that our own writing and the kernel's scheduling of others may bring. A fault of
+/// the runtime itself ends it all the same, as the kernel lets nobody block that.
+const LEFT_ALONE: [Signal; 2] = [Signal::SIGPIPE, Signal::SIGURG];
 
 /// Signals blocked before the fork, so that none is lost between the fork and [`wait`].
 #[derive(Debug)]

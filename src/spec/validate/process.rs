@@ -25,6 +25,15 @@ pub(super) fn check(faults: &mut Faults, process: &Process, place: &str) {
         }
         faults.no_nul(&place, variable);
     }
+    let user = process.user();
+    let groups =
+        user.additional_gids().iter().flatten().enumerate().map(|(i, gid)| (format!("additionalGids[{i}]"), *gid));
+    for (name, id) in [("uid".to_string(), user.uid()), ("gid".to_string(), user.gid())].into_iter().chain(groups) {
+        if id == u32::MAX {
+            // The kernel takes it for "as it is", which is root.
+            faults.add(format_args!("{place}user.{name}"), format!("{id} is no id"));
+        }
+    }
     if let Some(score) = process.oom_score_adj().filter(|score| !(-1000..=1000).contains(score)) {
         faults.add(format_args!("{place}oomScoreAdj"), format!("{score} is not between -1000 and 1000"));
     }
@@ -154,6 +163,9 @@ mod tests {
                 "process.rlimits[0]: the soft limit 3 is above the hard limit 2",
             ),
             ("/process/oomScoreAdj", json!(1001), "process.oomScoreAdj: 1001"),
+            ("/process/user/uid", json!(u32::MAX), "process.user.uid: 4294967295 is no id"),
+            ("/process/user/gid", json!(u32::MAX), "process.user.gid: 4294967295 is no id"),
+            ("/process/user/additionalGids", json!([1, u32::MAX]), "process.user.additionalGids[1]: 4294967295"),
             (
                 "/process/ioPriority",
                 json!({"class": "IOPRIO_CLASS_RT", "priority": 8}),
