@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Container, Need, eventually};
+use crate::harness::{Container, Need, eventually, runtime_kind};
 use crate::{deviates, needs};
 
 /// A hook that runs a script of the shell.
@@ -100,6 +100,7 @@ fn hooks_run_in_order_in_their_namespaces_with_the_state() {
             "prestart" | "createRuntime" | "poststart" => assert_eq!(state["pid"], pid, "{kind}: {state}"),
             // As it is seen in the container's pid namespace.
             "startContainer" => assert_eq!(state["pid"], 1, "{kind}: {state}"),
+            "poststop" if runtime_kind() == "vessel" => assert_eq!(state.get("pid"), None, "{kind}: {state}"),
             _ => {}
         }
     }

@@ -192,6 +192,22 @@ fn the_working_directory_is_not_reached_through_descriptors() {
 }
 
 #[test]
+fn a_process_from_a_file_has_the_containers_umask_and_oom_score() {
+    deviates!("crun", "takes over neither");
+    let c = Container::with(["sleep"], |config| {
+        config["process"]["oomScoreAdj"] = json!(500);
+        config["process"]["user"]["umask"] = json!(0o077);
+    });
+    c.started();
+    let file = c.path("process.json");
+    for (verb, want) in [("oom", "oom 500"), ("umask", "umask 0077")] {
+        let process = json!({"args": ["/probe", verb], "cwd": "/", "user": {"uid": 0, "gid": 0}});
+        std::fs::write(&file, process.to_string()).unwrap();
+        c.command("exec", ["--process"]).arg(&file).arg(&c.id).run().ok().line(want);
+    }
+}
+
+#[test]
 fn exec_makes_no_working_directory() {
     deviates!("crun", "makes it");
     let c = Container::with(["sleep"], |config| config["root"]["readonly"] = json!(false));

@@ -313,7 +313,8 @@ fn process(request: &ExecRequest, config: &Config) -> Result<Process> {
     checked(process)
 }
 
-/// Takes from the container's process what confines it, where the file says nothing about that.
+/// Takes from the container's process what confines it, and what else is no matter of the program, where the file says
+/// nothing about that.
 fn inherit(process: &mut Process, own: &Process) {
     if process.capabilities().is_none() {
         process.set_capabilities(own.capabilities().clone());
@@ -332,6 +333,14 @@ fn inherit(process: &mut Process, own: &Process) {
     }
     if process.io_priority().is_none() {
         process.set_io_priority(*own.io_priority());
+    }
+    if process.oom_score_adj().is_none() {
+        process.set_oom_score_adj(own.oom_score_adj());
+    }
+    if process.user().umask().is_none() {
+        let mut user = process.user().clone();
+        user.set_umask(own.user().umask());
+        process.set_user(user);
     }
     if process.exec_cpu_affinity().is_none() {
         process.set_exec_cpu_affinity(own.exec_cpu_affinity().clone());

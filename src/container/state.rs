@@ -167,9 +167,12 @@ fn oci(own: &Own, id: &str, status: &str, pid: i32) -> serde_json::Value {
         "ociVersion": own.oci_version,
         "id": id,
         "status": status,
-        "pid": pid,
         "bundle": own.bundle,
     });
+    // Of a stopped one it may be another process's by now.
+    if status != "stopped" {
+        state["pid"] = pid.into();
+    }
     if !own.annotations.is_empty() {
         state["annotations"] = serde_json::json!(own.annotations);
     }

@@ -66,6 +66,7 @@ pub fn parse_resources(value: &Value) -> Result<LinuxResources> {
     let mut linux = serde_json::json!({ "resources": value });
     drop_nulls(&mut linux);
     mend_linux(&mut linux);
+    required::check_resources(&linux["resources"])?;
     read_mended(&linux["resources"], |_| "")
 }
 

@@ -32,20 +32,92 @@ const REQUIRED: [(&str, &[&str]); 17] = [
 
 const CONSOLE: &str = "process.consoleSize";
 
-/// Refuses a configuration that lacks one of them.
+/// Places of objects, parents first. A list there would be read as the values of their properties in some order, and an
+/// empty one as an object that asks for nothing: `"linux": []` would be a container without a namespace.
+const OBJECTS: [&str; 53] = [
+    "process",
+    "process.consoleSize",
+    "process.user",
+    "process.rlimits[]",
+    "process.capabilities",
+    "process.scheduler",
+    "process.ioPriority",
+    "process.execCPUAffinity",
+    "root",
+    "mounts[]",
+    "mounts[].uidMappings[]",
+    "mounts[].gidMappings[]",
+    "hooks",
+    "hooks.prestart[]",
+    "hooks.createRuntime[]",
+    "hooks.createContainer[]",
+    "hooks.startContainer[]",
+    "hooks.poststart[]",
+    "hooks.poststop[]",
+    "annotations",
+    "linux",
+    "linux.uidMappings[]",
+    "linux.gidMappings[]",
+    "linux.sysctl",
+    "linux.namespaces[]",
+    "linux.devices[]",
+    "linux.netDevices",
+    "linux.resources",
+    "linux.resources.devices[]",
+    "linux.resources.memory",
+    "linux.resources.cpu",
+    "linux.resources.pids",
+    "linux.resources.blockIO",
+    "linux.resources.blockIO.weightDevice[]",
+    "linux.resources.blockIO.throttleReadBpsDevice[]",
+    "linux.resources.blockIO.throttleWriteBpsDevice[]",
+    "linux.resources.blockIO.throttleReadIOPSDevice[]",
+    "linux.resources.blockIO.throttleWriteIOPSDevice[]",
+    "linux.resources.hugepageLimits[]",
+    "linux.resources.network",
+    "linux.resources.network.priorities[]",
+    "linux.resources.rdma",
+    "linux.resources.rdma{}",
+    "linux.resources.unified",
+    "linux.seccomp",
+    "linux.seccomp.syscalls[]",
+    "linux.seccomp.syscalls[].args[]",
+    "linux.intelRdt",
+    "linux.memoryPolicy",
+    "linux.personality",
+    "linux.timeOffsets",
+    "linux.timeOffsets{}",
+    "linux.netDevices{}",
+];
+
+/// Refuses a configuration that lacks one of them, or has something else where an object belongs.
 pub(super) fn check(text: &str) -> Result<()> {
     let config: Value = serde_json::from_str(text).map_err(fault)?;
     check_below(&config, config["process"]["terminal"] == true, "")
 }
 
-/// Refuses a process (of `exec --process`) that lacks one of those that are its own.
+/// The same of a process (of `exec --process`).
 pub(super) fn check_process(text: &str) -> Result<()> {
     let process: Value = serde_json::from_str(text).map_err(fault)?;
     check_below(&process, process["terminal"] == true, "process.")
 }
 
+/// The same of `linux.resources` (of `update --resources`).
+pub(super) fn check_resources(resources: &Value) -> Result<()> {
+    check_below(resources, false, "linux.resources.")
+}
+
 /// Checks what is at the places below `prefix`, of which `value` is the value.
 fn check_below(value: &Value, terminal: bool, prefix: &str) -> Result<()> {
+    let object = |value: &Value, place: &str| match value {
+        Value::Object(_) | Value::Null => Ok(()),
+        _ if place.is_empty() => Err(fault("an object is wanted")),
+        _ => Err(fault(format_args!("{place}: an object is wanted"))),
+    };
+    object(value, "")?;
+    for place in OBJECTS.iter().filter_map(|place| place.strip_prefix(prefix)) {
+        at(value, place, String::new(), &mut |value, place| object(value, place))?;
+    }
     for (place, names) in REQUIRED {
         // It has no effect then, whatever it is.
         if place == CONSOLE && !terminal {
@@ -53,6 +125,9 @@ fn check_below(value: &Value, terminal: bool, prefix: &str) -> Result<()> {
         }
         let Some(place) = place.strip_prefix(prefix) else { continue };
         at(value, place, String::new(), &mut |object, place| {
+            if object.is_null() {
+                return Ok(());
+            }
             // A fifo has no numbers.
             let fifo = names.contains(&"major") && object["type"] == "p";
             match names.iter().find(|name| !fifo && object.get(name).is_none_or(Value::is_null)) {
@@ -71,8 +146,12 @@ fn at(value: &Value, rest: &str, before: String, each: &mut dyn FnMut(&Value, &s
         "" => each(value, &place),
         rest => at(value, rest, place + ".", each),
     };
+    if let Some(name) = name.strip_suffix("{}") {
+        let map = value.get(name).and_then(Value::as_object);
+        return map.into_iter().flatten().try_for_each(|(key, v)| go(v, format!("{before}{name}.{key}")));
+    }
     match name.strip_suffix("[]") {
-        None => match value.get(name).filter(|v| v.is_object()) {
+        None => match value.get(name) {
             Some(value) => go(value, before + name),
             None => Ok(()),
         },
@@ -119,6 +198,16 @@ mod tests {
             let fault = check(&config.to_string()).err().map(|e| e.to_string());
             assert_eq!(fault.as_deref(), want, "{config}");
         }
+        for (config, want) in [
+            (json!([]), "an object is wanted"),
+            (json!({"linux": []}), "linux: an object is wanted"),
+            (json!({"process": {"user": [1000, 1000]}}), "process.user: an object is wanted"),
+            (json!({"mounts": [{"destination": "/x"}, ["/x"]]}), "mounts[1]: an object is wanted"),
+            (json!({"linux": {"timeOffsets": {"boottime": [1]}}}), "linux.timeOffsets.boottime: an object is wanted"),
+        ] {
+            assert_eq!(check(&config.to_string()).unwrap_err().to_string(), want, "{config}");
+        }
+        assert_eq!(check_resources(&json!({"pids": [7]})).unwrap_err().to_string(), "pids: an object is wanted");
         let process = json!({"rlimits": [{"hard": 1}], "cwd": "/"});
         assert_eq!(check_process(&process.to_string()).unwrap_err().to_string(), "rlimits[0]: soft is missing");
         assert!(check_process("{}").is_ok());
