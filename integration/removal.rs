@@ -190,8 +190,12 @@ fn a_cgroup_that_another_container_has_now_is_left_alone() {
     first.kill("KILL").exits(1).fails("container not running");
     first.command("kill", ["--all", &first.id, "KILL"]).run().ok();
     let pid = second.pid();
+    let below = dirs(&first).pop().unwrap().join("below");
+    fs::create_dir(&below).unwrap();
+    assert_eq!(first.command("ps", ["--format", "json", &first.id]).run().ok().json(), json!([]));
     first.delete().exits(1).fails(&format!("it has processes that are not of this container: {pid}"));
     assert_eq!((first.status(), second.status()), ("stopped".into(), "running".into()));
+    assert!(below.exists());
     second.finish();
     first.delete().ok();
     first.nothing_left();

@@ -184,7 +184,9 @@ fn remove_dir(cgroup: &Cgroup, path: &Path, mut killed: Option<&mut BTreeSet<i32
             Err(Errno::ROFS) if !path.exists() => return Ok(()),
             Err(e) => return Err(cannot_remove(e, path)),
         }
-        let below = files::open_dir(path).and_then(remove_below);
+        // Where nothing is killed, what is below goes only once no process is left that it could be of.
+        let spared = killed.is_none() && !pids_at(path)?.is_empty();
+        let below = if spared { Err(Errno::BUSY) } else { files::open_dir(path).and_then(remove_below) };
         // Where cgroups appear again and again, somebody makes them.
         if below == Ok(true) && !emptied {
             emptied = true;

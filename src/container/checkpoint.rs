@@ -90,7 +90,7 @@ fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
 /// Removes the container, whose processes CRIU has ended.
 fn finish(entry: &Entry, state: &State) -> Result<()> {
     delete::end(state)?;
-    delete::destroy(entry, state)
+    delete::destroy(entry, state, true)
 }
 
 /// CRIU needs more rights than an ordinary user has, in most cases.

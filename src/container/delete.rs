@@ -28,7 +28,6 @@ pub(super) fn delete(host: &Host, id: &str, force: bool) -> Result<()> {
         }
         Err(e) => return Err(e),
     };
-    // A cgroup that is left with a pid namespace's processes may have been taken over since.
     let mut kill = true;
     match state.status(&entry)? {
         Status::Stopped => kill = !state.vessel.pid_namespace,
@@ -42,7 +41,7 @@ pub(super) fn delete(host: &Host, id: &str, force: bool) -> Result<()> {
             ));
         }
     }
-    dispose(&entry, &state, kill)
+    destroy(&entry, &state, kill)
 }
 
 /// Ends init, and with it all processes of its pid namespace.
@@ -68,13 +67,10 @@ pub(super) fn end(state: &State) -> Result<()> {
     )))
 }
 
-/// Removes the cgroup (ending what is left in it) and the state; then runs the poststop hooks, whose failures are no
-/// reason to stop (runtime.md, "Lifecycle").
-pub(super) fn destroy(entry: &Entry, state: &State) -> Result<()> {
-    dispose(entry, state, true)
-}
-
-fn dispose(entry: &Entry, state: &State, kill: bool) -> Result<()> {
+/// Removes the cgroup and the state of a container whose init has ended; then runs the poststop hooks, whose failures are
+/// no reason to stop (runtime.md, "Lifecycle"). Processes that are left in the cgroup are ended with `kill`: not to be used
+/// where all of the container's have ended with its pid namespace a while ago, as another may have the cgroup since.
+pub(super) fn destroy(entry: &Entry, state: &State, kill: bool) -> Result<()> {
     if entry.owns_cgroup() {
         state.vessel.cgroup.remove(kill)?;
     } else {

@@ -241,9 +241,9 @@ pub fn create(host: &Host, request: &CreateRequest) -> Result<()> {
 /// process itself before it is confined, and no descriptor of the caller goes on but those that are meant to.
 fn protect(preserve_fds: u32) -> Result<()> {
     seal::ensure()?;
-    if rustix::process::geteuid().is_root() {
-        // Init inherits it. Else who made its user namespace could look through it at the host's root (CVE-2016-9962). An
-        // ordinary user has no right to what is protected so, not even to the user's own.
+    if caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_PTRACE).unwrap_or(false) {
+        // Init inherits it. Else who made its user namespace could look through it at the host's root (CVE-2016-9962).
+        // Without that capability the runtime itself has no right to what is protected so.
         sys::process::protect()?;
     }
     let first = inherited::preserved(preserve_fds, &inherited::listen_env())?;
@@ -273,7 +273,7 @@ pub fn run(host: &Host, request: &RunRequest) -> Result<i32> {
     let status = foreground::wait(&signals, made.state.init_process_pid, &made.pidfd, made.terminal);
     timings::phase("the program");
     if !request.keep && made.entry.lock_again()? {
-        delete::destroy(&made.entry, &made.state)?;
+        delete::destroy(&made.entry, &made.state, !made.state.vessel.pid_namespace)?;
     }
     status
 }
@@ -419,7 +419,7 @@ pub fn pids(host: &Host, id: &str) -> Result<Vec<i32>> {
     if state.vessel.cgroup.dirs.is_empty() {
         return Err(Error::of(Cause::State, format!("cannot tell the processes of container {id}: it has no cgroup")));
     }
-    if !entry.owns_cgroup() {
+    if !entry.owns_cgroup() || (state.vessel.pid_namespace && state.init()?.is_none()) {
         return Ok(Vec::new());
     }
     match state.vessel.cgroup.pids() {

@@ -45,7 +45,7 @@ impl Restored {
         self.entry.unlock()?;
         let status = foreground::wait(signals, self.state.init_process_pid, &self.pidfd, self.terminal);
         if !keep && self.entry.lock_again()? {
-            delete::destroy(&self.entry, &self.state)?;
+            delete::destroy(&self.entry, &self.state, !self.state.vessel.pid_namespace)?;
         }
         status
     }

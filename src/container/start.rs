@@ -41,7 +41,7 @@ pub(super) fn start(host: &Host, id: &str) -> Result<()> {
     if let Err(e) = watch(&channel, &init, &state, state.init_process_pid, "creating") {
         // runtime.md, "Lifecycle": the container is stopped, and goes through deletion.
         delete::end(&state)?;
-        delete::destroy(&entry, &state)?;
+        delete::destroy(&entry, &state, true)?;
         return Err(e);
     }
     timings::phase("until the program runs");
@@ -91,7 +91,7 @@ pub(super) fn poststart(entry: &Entry, state: &State) -> Result<()> {
     let done = hooks::run(Kind::Poststart, &state.vessel.poststart, &state.oci("running").to_string());
     if done.is_err() {
         delete::end(state)?;
-        delete::destroy(entry, state)?;
+        delete::destroy(entry, state, true)?;
     }
     done
 }

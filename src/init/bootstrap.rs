@@ -249,7 +249,7 @@ fn set_offsets(proc: &Proc, offsets: &HashMap<String, LinuxTimeOffset>) -> Resul
     let place = || "linux.timeOffsets: cannot set the clocks' offsets";
     // The files of a protected process in /proc belong to the outer root; they have to be ours for this one write.
     let fault = |e| crate::error::Error::from_errno(e, place());
-    let dumpable = prctl::get_dumpable().map_err(fault)?;
+    let traceable = sys::process::is_traceable();
     prctl::set_dumpable(true).map_err(fault)?;
     let mut file = File::from(proc.open_file("self/timens_offsets", rustix::fs::OFlags::WRONLY).context(place)?);
     let mut text = String::new();
@@ -257,6 +257,8 @@ fn set_offsets(proc: &Proc, offsets: &HashMap<String, LinuxTimeOffset>) -> Resul
         text += &format!("{clock} {} {}\n", offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
     }
     let written = file.write_all(text.as_bytes()).context(place);
-    prctl::set_dumpable(dumpable).map_err(fault)?;
+    if !traceable {
+        sys::process::protect()?;
+    }
     written
 }

@@ -101,7 +101,7 @@ pub fn prepare(
             .map_err(|e| Error::from_errno(e, "process.noNewPrivileges: cannot set it"))?;
     }
     timings::phase("limits, user, capabilities");
-    // From here on paths are looked up that the container decides on.
+    // From here on paths of the container are looked up without a guard against links of /proc.
     orders.keep_only(gate, program.preserve_fds)?;
     if !in_cwd {
         change_dir(process)?;

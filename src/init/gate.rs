@@ -53,9 +53,8 @@ pub(super) fn wait(orders: &mut Orders, gate: Option<OwnedFd>, preserve_fds: u32
     // With a profile, its filter comes before the last word of the runtime.
     match (orders.ready()?, gate) {
         (Order::Start, _) => Ok(None),
-        (Order::Created, Some(gate)) => {
+        (Order::Created, Some(mut gate)) => {
             // Nothing of the runtime or its caller may stay open here: who waits for the end of a pipe would wait for us.
-            let mut gate = gate;
             sys::process::keep_only(&mut [&mut gate], super::first_own(preserve_fds)?)?;
             loop {
                 let Ok(connection) = rustix::net::accept_with(&gate, rustix::net::SocketFlags::CLOEXEC) else {

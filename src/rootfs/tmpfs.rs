@@ -40,7 +40,7 @@ fn copy_directory(source: OwnedFd, target: &OwnedFd) -> Result<()> {
 }
 
 fn copy_entry(source: &OwnedFd, target: &OwnedFd, name: &std::ffi::CStr) -> Result<()> {
-    // What the container may put in its place meanwhile is not opened: a device is no more than looked at.
+    // What the container may put in its place meanwhile is not read.
     let found = rustix::fs::openat(source, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let stat = rustix::fs::fstat(&found)?;
     let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);

@@ -21,6 +21,12 @@ pub fn protect() -> Result<()> {
     prctl::set_dumpable(false).map_err(|e| Error::from_errno(e, "cannot protect the process from the container"))
 }
 
+/// Whether other processes of the same ids may trace this one.
+pub fn is_traceable() -> bool {
+    // SAFETY: the call only reads a number. Of its values, 2 stands for root alone.
+    unsafe { libc::prctl(libc::PR_GET_DUMPABLE) == 1 }
+}
+
 /// Ends the process at once: no destructor runs, no buffer is flushed twice in a fork.
 pub fn exit(status: i32) -> ! {
     // SAFETY: _exit never returns and touches no memory.
@@ -120,7 +126,9 @@ pub fn stat(pid: i32) -> Option<Stat> {
     let mut text = [0; 2048];
     let size = (&file).read(&mut text).ok()?;
     let stat = procfs::process::Stat::from_read(&text[..size]).ok()?;
-    Some(Stat { start: stat.starttime, ended: matches!(stat.state, 'Z' | 'X' | 'x') })
+    // The first thread may end before the others, and is a zombie until they have.
+    let ended = matches!(stat.state, 'X' | 'x') || stat.state == 'Z' && stat.num_threads <= 1;
+    Some(Stat { start: stat.starttime, ended })
 }
 
 /// The words for a signal, in lower case as other programs print them.

@@ -86,6 +86,7 @@ impl Manager {
     /// does when it executes itself anew (daemon-reexec).
     fn ready(&mut self) -> Result<()> {
         let mut tries = 0..TRIES;
+        self.deadline = Instant::now() + PATIENCE;
         while !self.accepted {
             match self.greeted() {
                 Err(e) if e.errno() == libc::ECONNRESET && tries.next().is_some() => {
