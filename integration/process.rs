@@ -216,7 +216,7 @@ fn exec_makes_no_working_directory() {
     assert!(!c.rootfs().join("typo").exists());
 }
 
-/// The same for directories that are made because they are missing.
+/// CVE-2024-21626: nor are directories made through a descriptor because they are missing.
 #[test]
 fn a_working_directory_is_not_made_through_descriptors() {
     let running = Container::with(["sleep"], |config| config["root"]["readonly"] = json!(false));
@@ -237,7 +237,7 @@ fn a_working_directory_is_not_made_through_descriptors() {
     }
 }
 
-/// The same for the program.
+/// CVE-2024-21626: nor is the program looked for through a descriptor.
 #[test]
 fn the_program_is_not_found_through_descriptors() {
     let running = Container::new(["sleep"]);

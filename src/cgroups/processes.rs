@@ -126,8 +126,8 @@ pub(super) fn kill(cgroup: &Cgroup, signal: i32) -> Result<()> {
     sent
 }
 
-/// Sends a signal to each process; with `again` also to those that appeared meanwhile. One that may not be signalled
-/// keeps the others from nothing.
+/// Sends a signal to each process; with `again` also to those that appeared meanwhile. Where one may not be signalled,
+/// the others are all the same, and that is the error.
 fn signal_all(cgroup: &Cgroup, signal: i32, again: bool) -> Result<()> {
     let mut done = BTreeSet::new();
     let mut first = None;

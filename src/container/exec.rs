@@ -313,8 +313,7 @@ fn process(request: &ExecRequest, config: &Config) -> Result<Process> {
     checked(process)
 }
 
-/// Takes from the container's process what confines it, and what else is no matter of the program, where the file says
-/// nothing about that.
+/// Takes from the container's process what confines it, its umask and its OOM score, where the file says nothing of them.
 fn inherit(process: &mut Process, own: &Process) {
     if process.capabilities().is_none() {
         process.set_capabilities(own.capabilities().clone());

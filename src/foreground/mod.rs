@@ -17,7 +17,7 @@ use terminal::Relay;
 pub use terminal::set_up;
 
 /// Signals that are not taken over: those that our own writing and the kernel's scheduling of others may bring. A fault of
-/// the runtime itself ends it all the same, as the kernel lets nobody block that.
+/// the runtime itself ends it all the same: the kernel forces its signal, and abort(3) unblocks its own.
 const LEFT_ALONE: [Signal; 2] = [Signal::SIGPIPE, Signal::SIGURG];
 
 /// Signals blocked before the fork, so that none is lost between the fork and [`wait`].

@@ -32,7 +32,7 @@ const REQUIRED: [(&str, &[&str]); 17] = [
 
 const CONSOLE: &str = "process.consoleSize";
 
-/// Places of objects, parents first. A list there would be read as the values of their properties in some order, and an
+/// Places of objects. A list there would be read as the values of their properties in some order, and an
 /// empty one as an object that asks for nothing: `"linux": []` would be a container without a namespace.
 const OBJECTS: [&str; 53] = [
     "process",

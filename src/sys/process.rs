@@ -79,28 +79,27 @@ pub fn inherit(number: RawFd) -> Result<()> {
 /// Gives `fds` the numbers from `first` on, close-on-exec, and closes everything above them. To be called where no other
 /// owner of a descriptor from `first` on is used or dropped afterwards.
 pub fn keep_only(fds: &mut [&mut OwnedFd], first: RawFd) -> Result<()> {
-    let cannot = || Error::from(std::io::Error::last_os_error()).context("cannot move a descriptor");
+    let cannot = |e: std::io::Error| Error::from(e).context("cannot move a descriptor");
     let end = fds.iter().fold(first, |end, _| end + 1);
     for (number, fd) in (first..end).zip(fds.iter_mut()) {
         if fd.as_raw_fd() != number && (first..end).contains(&fd.as_raw_fd()) {
             // Out of the way of the others.
-            let copy = rustix::io::fcntl_dupfd_cloexec(&**fd, end)
-                .map_err(|e| Error::from(e).context("cannot move a descriptor"))?;
+            let copy = rustix::io::fcntl_dupfd_cloexec(&**fd, end).map_err(|e| cannot(e.into()))?;
             std::mem::forget(std::mem::replace(*fd, copy));
         }
     }
     for (number, fd) in (first..end).zip(fds) {
         if fd.as_raw_fd() != number {
-            // SAFETY: dup3 passes no memory; whoever owns `number` is not used any more, as the caller promises.
+            // SAFETY: dup3 passes no memory; an owner that `number` had is neither used nor dropped, as the caller promises.
             if unsafe { libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) } < 0 {
-                return Err(cannot());
+                return Err(cannot(std::io::Error::last_os_error()));
             }
             // SAFETY: dup3 has just made it.
             let moved = unsafe { OwnedFd::from_raw_fd(number) };
             std::mem::forget(std::mem::replace(*fd, moved));
         }
     }
-    // SAFETY: as above: nobody uses the closed descriptors.
+    // SAFETY: as above, of the owners of what is closed.
     if unsafe { libc::syscall(libc::SYS_close_range, end, libc::c_uint::MAX, 0) } < 0 {
         return Err(Error::from(std::io::Error::last_os_error()).context("cannot close descriptors"));
     }
