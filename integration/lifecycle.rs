@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::harness::{Cmd, Container, runtime};
+use crate::harness::{Cmd, Container, eventually, runtime};
 use crate::{deviates, spec};
 
 #[test]
@@ -199,6 +199,23 @@ fn delete_is_an_error_while_the_container_runs() {
     c.delete().exits(1);
     assert_eq!(c.status(), "running");
     c.command("delete", ["--force", &c.id]).run().ok();
+    c.nothing_left();
+}
+
+#[test]
+fn a_program_whose_first_thread_has_ended_still_runs() {
+    deviates!("runc", "takes it for stopped");
+    deviates!("crun", "takes it for stopped");
+    let c = Container::new(["headless"]);
+    c.started();
+    let pid = c.pid();
+    let headless = || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "));
+    eventually("the end of the first thread", || headless().then_some(()));
+    assert_eq!(c.status(), "running");
+    c.delete().exits(1).fails("that is not stopped: running");
+    c.kill("KILL").ok();
+    assert_eq!(c.wait_exit(), 137);
+    c.delete().ok();
     c.nothing_left();
 }
 

@@ -28,7 +28,7 @@ use crate::foreground::{self, Signals};
 use crate::init::channel::Order;
 use crate::{seal, sys, timings};
 pub use mounts::MountsChange;
-use state::{Status, wrong};
+use state::{State, Status, wrong};
 
 /// What the global flags say.
 #[derive(Clone, Debug)]
@@ -319,9 +319,7 @@ pub fn kill(host: &Host, id: &str, signal: i32, all: bool) -> Result<()> {
     let state = entry.state_with_init()?;
     let cgroup = &state.vessel.cgroup;
     let init = state.init()?;
-    // In the cgroup of a creation that was cut off, or of a container that has ended with all of its processes, there may
-    // be those of another.
-    let own = entry.owns_cgroup() && !(init.is_none() && state.vessel.pid_namespace);
+    let own = has_cgroup(&entry, &state, init.is_some());
     // A container that shares its pid namespace lives on without init: its processes are only in the cgroup.
     if own
         && !cgroup.dirs.is_empty()
@@ -347,6 +345,12 @@ pub fn kill(host: &Host, id: &str, signal: i32, all: bool) -> Result<()> {
         cgroup.thaw()?;
     }
     Ok(())
+}
+
+/// Whether the processes in the cgroup are the container's. In that of a creation that was cut off, or of a container all
+/// processes of which have ended with its pid namespace, there may be those of another.
+fn has_cgroup(entry: &store::Entry, state: &State, init_lives: bool) -> bool {
+    entry.owns_cgroup() && (init_lives || !state.vessel.pid_namespace)
 }
 
 fn send(init: &OwnedFd, signal: i32) -> Result<()> {
@@ -419,7 +423,7 @@ pub fn pids(host: &Host, id: &str) -> Result<Vec<i32>> {
     if state.vessel.cgroup.dirs.is_empty() {
         return Err(Error::of(Cause::State, format!("cannot tell the processes of container {id}: it has no cgroup")));
     }
-    if !entry.owns_cgroup() || (state.vessel.pid_namespace && state.init()?.is_none()) {
+    if !has_cgroup(&entry, &state, state.alive()) {
         return Ok(Vec::new());
     }
     match state.vessel.cgroup.pids() {

@@ -110,9 +110,10 @@ fn ladder(
     let in_cwd = has_process && finish::enter_cwd(setup.program.process, true)?;
     setup.rootfs.protect(proc)?;
     timings::phase("sysctls and masks");
-    let ready = match has_process {
-        true => Some(finish::prepare(&setup.program, in_cwd, orders, setup.gate.as_mut(), proc)?), // 6
-        false => None,
+    let ready = if has_process {
+        Some(finish::prepare(&setup.program, in_cwd, orders, setup.gate.as_mut(), proc)?) // 6
+    } else {
+        None
     };
     let starter = gate::wait(orders, setup.gate.take(), setup.program.preserve_fds)?; // 7
     if let Some(starter) = starter {

@@ -48,6 +48,8 @@ fn copy_entry(source: &OwnedFd, target: &OwnedFd, name: &std::ffi::CStr) -> Resu
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => {
             let from = rustix::fs::openat(&found, ".", read | OFlags::DIRECTORY, Mode::empty())?;
+            // An image may be as deep as there are descriptors for.
+            drop(found);
             rustix::fs::mkdirat(target, name, mode)?;
             let to = rustix::fs::openat(target, name, read | OFlags::DIRECTORY, Mode::empty())?;
             copy_directory(from, &to)?;
